@@ -1,0 +1,291 @@
+"""Every way a run can fail: one exception type and one closed list of reasons.
+
+    ProvisioningError            the only exception that leaves a module
+      .reason: Reason            a fixed phrase, an exit status, and what to tell the person who reads it
+      .data: dict[str, str]      supporting data: what it happened to (never a secret, never a whole document)
+
+A module that meets a foreign error (OSError, XML, JSON, aiohttp, struct) translates it where it arises and keeps it as
+``__cause__``. Any other exception that reaches the top is a bug, reported as `Reason.INTERNAL` with its traceback.
+
+Phrases published by Microsoft for provisioning failures are used where one fits, so that searching for the phrase finds
+the vendor's page: https://learn.microsoft.com/azure/virtual-machines/linux/cloud-init-troubleshooting
+"""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+
+
+class Reason(Enum):
+    """Why a run failed: (phrase, exit status from sysexits.h, cause, what to do next)."""
+
+    USAGE = (
+        "invalid command line",
+        os.EX_USAGE,
+        "A flag is unknown, incomplete, or contradicts another one.",
+        "Run `minprov --help`.",
+    )
+    CONFIG_INVALID = (
+        "invalid configuration",
+        os.EX_CONFIG,
+        "A configuration file has an unknown key, a value of the wrong type, or is not TOML.",
+        "Correct the key named in the message; `minprov --dry-run` shows what is in force.",
+    )
+    OTHER_PROVISIONER = (
+        "another provisioning agent is enabled",
+        os.EX_CONFIG,
+        "cloud-init or waagent is enabled to provision this machine as well; two provisioners would race.",
+        'Disable one of them in the image, or set `other-provisioners = "ignore"`.',
+    )
+    NOT_PERMITTED = (
+        "not permitted",
+        os.EX_NOPERM,
+        "The system refused an operation, most often because minprov was not started as root.",
+        "Run as root, or use --dry-run.",
+    )
+    NOT_AZURE = (
+        "this machine is not on Azure",
+        os.EX_NOINPUT,
+        "Neither provisioning media nor a platform endpoint answered, and the machine's firmware does not name Azure.",
+        "Try `python -m minprov --dry-run --emulated`.",
+    )
+    NO_SOURCE = (
+        "no provisioning source found",
+        os.EX_NOINPUT,
+        "Neither provisioning media nor IMDS delivered the VM's properties before the deadline.",
+        "Check that the kernel has sr_mod with hv_storvsc or ata_piix, and that 169.254.169.254 is reachable.",
+    )
+    MEDIA_NOT_FOUND = (
+        "provisioning media not found",
+        os.EX_NOINPUT,
+        "No optical drive, no disc in it, or no disc with an ovf-env.xml.",
+        "Normal on a VM made from a specialized image. Otherwise check the drivers: sr_mod, hv_storvsc, ata_piix.",
+    )
+    MEDIA_UNREADABLE = (
+        "failed to read provisioning media",
+        os.EX_IOERR,
+        "The device or image reported an I/O error or did not answer in time.",
+        "Look for medium errors in the kernel log; delete and re-create the VM.",
+    )
+    MEDIA_CORRUPT = (
+        "corrupt file system on provisioning media",
+        os.EX_DATAERR,
+        "A structure on the disc contradicts ECMA-167 or ECMA-119.",
+        "Delete and re-create the VM; if it persists, report it with the structure named in the message.",
+    )
+    MEDIA_UNSUPPORTED = (
+        "unsupported file system on provisioning media",
+        os.EX_DATAERR,
+        "The disc has a file system or a UDF feature that minprov does not read.",
+        "Report it with the feature named in the message.",
+    )
+    OVF_PARSE = (
+        "error parsing ovf-env.xml",
+        os.EX_DATAERR,
+        "The ovf-env is not well-formed XML, or uses a construct that is refused (DTD, entity).",
+        "Delete and re-create the VM.",
+    )
+    OVF_FOREIGN = (
+        "ovf-env.xml is not from Azure",
+        os.EX_DATAERR,
+        "The document has no ProvisioningSection in Azure's namespace: the disc belongs to another platform.",
+        "Such a disc is passed over; attach the right one, or name it with --media.",
+    )
+    OVF_INVALID = (
+        "unexpected metadata parsing ovf-env.xml",
+        os.EX_DATAERR,
+        "An element of the ovf-env is missing, duplicated, or has a value that cannot be used.",
+        "Correct the property named in the message and re-create the VM.",
+    )
+    IMDS_CONNECTION = (
+        "connection error querying IMDS",
+        os.EX_UNAVAILABLE,
+        "The connection to the metadata service was refused, reset, or had no route.",
+        "Check the route to 169.254.169.254 and the firewall of the image.",
+    )
+    IMDS_CONNECT_TIMEOUT = (
+        "connection timeout querying IMDS",
+        os.EX_UNAVAILABLE,
+        "The metadata service did not accept a connection.",
+        "Check that no NSG or firewall in the image blocks 169.254.169.254.",
+    )
+    IMDS_READ_TIMEOUT = (
+        "read timeout querying IMDS",
+        os.EX_UNAVAILABLE,
+        "The metadata service accepted the connection and did not answer in time.",
+        "Check the firewall of the image; delete and re-create the VM.",
+    )
+    IMDS_HTTP = (
+        "http error querying IMDS",
+        os.EX_PROTOCOL,
+        "The metadata service answered with a status that retrying does not cure.",
+        "See http_code in the report.",
+    )
+    IMDS_PARSE = (
+        "error parsing IMDS metadata",
+        os.EX_DATAERR,
+        "The metadata service's answer is not the JSON document it should be.",
+        "Delete and re-create the VM.",
+    )
+    IMDS_INVALID = (
+        "invalid IMDS metadata",
+        os.EX_DATAERR,
+        "A value in the metadata cannot be used.",
+        "Correct the property named by `key` and re-create the VM.",
+    )
+    WIRESERVER_CONNECTION = (
+        "connection error querying WireServer",
+        os.EX_UNAVAILABLE,
+        "The connection to the platform's control endpoint was refused, reset, or had no route.",
+        "Check the route to 168.63.129.16 and the firewall of the image.",
+    )
+    WIRESERVER_TIMEOUT = (
+        "timeout querying WireServer",
+        os.EX_UNAVAILABLE,
+        "The platform's control endpoint did not answer in time.",
+        "Check that no firewall in the image blocks 168.63.129.16.",
+    )
+    WIRESERVER_HTTP = (
+        "http error querying WireServer",
+        os.EX_PROTOCOL,
+        "The platform's control endpoint answered with a status that retrying does not cure.",
+        "See http_code in the report.",
+    )
+    GOAL_STATE_INVALID = (
+        "error parsing goal state",
+        os.EX_PROTOCOL,
+        "The goal state is not the document it should be, or lacks an element the health report must echo.",
+        "Delete and re-create the VM; report it with the element named in the message.",
+    )
+    INVALID_HOSTNAME = (
+        "invalid hostname",
+        os.EX_DATAERR,
+        "The hostname is not made of RFC 1123 labels, or is longer than 64 characters.",
+        "Choose another computer name and re-create the VM.",
+    )
+    INVALID_USERNAME = (
+        "invalid username",
+        os.EX_DATAERR,
+        "The user name could be misread by account tools or is not portable.",
+        "Choose another administrator name and re-create the VM.",
+    )
+    INVALID_PASSWORD = (
+        "invalid password",
+        os.EX_DATAERR,
+        "The password contains a line break or NUL, or is longer than account tools accept.",
+        "Choose another password and re-create the VM.",
+    )
+    INVALID_SSH_KEY = (
+        "invalid SSH public key",
+        os.EX_DATAERR,
+        "A public key is in no format that OpenSSH accepts and that can be converted.",
+        "Correct the key with the index named in the message and re-create the VM.",
+    )
+    MISSING_PROPERTY = (
+        "required property missing",
+        os.EX_DATAERR,
+        "No source gave a value for a required property.",
+        "Check the sources in the report; a missing disc may mean a missing driver in the image.",
+    )
+    NO_CREDENTIALS = (
+        "no password and no SSH key",
+        os.EX_DATAERR,
+        "No source gave a way to log in, so the VM would be unreachable.",
+        "Create the VM with a key or a password; passwords arrive by provisioning media only, so check its driver.",
+    )
+    UNSUPPORTED_PREPROVISIONING = (
+        "unsupported pre-provisioning type",
+        os.EX_DATAERR,
+        "The VM comes from a platform pool and would receive its identity later; minprov does not handle this type.",
+        "Create the VM from a custom image without pre-provisioning.",
+    )
+    PROXY_AGENT_NOT_FOUND = (
+        "azure-proxy-agent not found",
+        os.EX_OSERR,
+        "The VM was created with the guest proxy agent enabled, and the image does not carry it.",
+        "Install azure-proxy-agent in the image, or create the VM without it.",
+    )
+    PROXY_AGENT_STATUS = (
+        "azure-proxy-agent status failure",
+        os.EX_OSERR,
+        "The guest proxy agent did not become ready.",
+        "Read the proxy agent's log in the VM.",
+    )
+    SYSTEM_ACCOUNT = (
+        "refusing to provision a system account",
+        os.EX_DATAERR,
+        "The user exists in the image with a uid below UID_MIN.",
+        "Choose another administrator name, or set `allow-system-account = true`.",
+    )
+    TOOL_NOT_FOUND = (
+        "required system tool not found",
+        os.EX_OSERR,
+        "The image lacks a program that is needed to apply a property.",
+        "Install the program named in the message in the image, or switch the property off.",
+    )
+    TOOL_FAILED = (
+        "system tool failed",
+        os.EX_OSERR,
+        "A program that applies a property exited with an error, was killed, or did not end in time.",
+        "Read the program's own message in the report.",
+    )
+    WRITE_FAILED = (
+        "failed to write to the file system",
+        os.EX_IOERR,
+        "A file could not be written: the file system is full, read-only, or faulty.",
+        "Make the path writable or configure another one.",
+    )
+    READ_BACK = (
+        "applied property does not hold",
+        os.EX_OSERR,
+        "A property was applied without an error, and reading it back from the system shows something else.",
+        "Something in the image undoes or ignores the change; the message names the property.",
+    )
+    REPORT_FAILED = (
+        "provisioned but not reported",
+        os.EX_UNAVAILABLE,
+        "Every property was applied and read back, but no channel accepted the Ready report.",
+        "Start minprov again: it posts the report without applying anything twice.",
+    )
+    DEADLINE = (
+        "provisioning deadline passed",
+        os.EX_TEMPFAIL,
+        "The run did not finish in the time it was given.",
+        "The report names what was being waited for; raise --timeout if that is expected to take longer.",
+    )
+    TERMINATED = (
+        "terminated by a signal",
+        os.EX_TEMPFAIL,
+        "The service manager or a person stopped the run.",
+        "Start minprov again: it goes on where it stopped.",
+    )
+    INTERNAL = (
+        "unhandled exception",
+        os.EX_SOFTWARE,
+        "A defect in minprov.",
+        "Report it with the traceback from the log.",
+    )
+
+    def __init__(self, phrase: str, exit_status: int, cause: str, action: str) -> None:
+        self.phrase = phrase
+        self.exit_status = exit_status
+        self.cause = cause
+        self.action = action
+
+
+class ProvisioningError(Exception):
+    """A failure with a `Reason` and the data a person needs to act on it.
+
+    `data` values are turned into strings; absent (`None`) ones are left out.
+    """
+
+    def __init__(self, reason: Reason, **data: object) -> None:
+        super().__init__(reason, data)
+        self.reason = reason
+        self.data = {key: str(value) for key, value in data.items() if value is not None}
+
+    def __str__(self) -> str:
+        if not self.data:
+            return self.reason.phrase
+        return f"{self.reason.phrase}: " + ", ".join(f"{key}={value}" for key, value in self.data.items())
