@@ -289,3 +289,9 @@ class ProvisioningError(Exception):
         if not self.data:
             return self.reason.phrase
         return f"{self.reason.phrase}: " + ", ".join(f"{key}={value}" for key, value in self.data.items())
+
+
+def excerpt(text: str, limit: int = 64) -> str:
+    """Return a foreign value as a message may show it: printable ASCII, everything else escaped, and short."""
+    shown = ascii(text[: limit + 1])[1:-1]
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
