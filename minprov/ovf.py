@@ -68,7 +68,7 @@ def redact(data: bytes) -> bytes:
     """
     passwords = _PasswordElements()
     feed(passwords.parser, data, Reason.OVF_PARSE)
-    pieces = []
+    pieces: list[bytes] = []
     kept = 0
     for start, end in passwords.spans:
         tag = next(START_TAG.finditer(data, start))

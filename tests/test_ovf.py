@@ -43,7 +43,7 @@ def refusal(data: bytes) -> ProvisioningError:
 
 def password_of(content: str) -> str | None:
     secret = parse_ovf_env(ovf_env(f"{HOST}<UserPassword>{content}</UserPassword>")).password
-    return secret and secret.reveal()
+    return secret.reveal() if secret else None
 
 
 def test_every_property_of_a_full_document_is_read() -> None:
