@@ -1,0 +1,124 @@
+"""A reply on its way out, damaged as a fault step says.
+
+Whole replies go through aiohttp, so that keep-alive and framing are as a server's should be. Broken ones are written
+byte by byte onto the connection, which then ends: an HTTP library rightly refuses to send what these need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import socket
+import struct
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .exchange import Reply
+    from .faults import Step
+
+_CHUNK = 65536
+
+
+class _Severed(web.StreamResponse):
+    """Tells aiohttp that the connection has been dealt with: nothing more is to be sent, and it ends."""
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        raise ConnectionResetError("the connection was ended by a fault script")
+
+
+async def deliver(request: web.BaseRequest, reply: Reply, step: Step, stopping: asyncio.Event) -> web.StreamResponse:
+    """Send a reply with the damage of a step; return when all of it that will ever be sent is on its way."""
+    await _pause(step.delay, stopping)
+    body = _body(reply, step)
+    headers = {"Content-Type": reply.content_type, **reply.headers, **_gzip_header(step), **step.headers}
+    if step.raw is None and step.drop is None and step.truncate is None:
+        return await _send_whole(request, step.status or reply.status, headers, body, step, stopping)
+
+    if step.raw is not None:
+        _write(request, step.raw)
+    elif step.truncate is not None:
+        _write(request, _head(step.status or reply.status, headers, body, chunked=step.chunked) + body[: step.truncate])
+    match step.drop:
+        case "stall":
+            await stopping.wait()
+        case "reset":
+            _reset(request)
+    return _Severed()
+
+
+def _body(reply: Reply, step: Step) -> bytes:
+    """Return the body: the step's, else the platform's own unless the step changes the status; then padded."""
+    if step.body is not None:
+        body = step.body
+    elif step.status is not None:
+        body = b""
+    else:
+        body = reply.body
+    body = body.ljust(step.pad)  # blanks after a document leave it well-formed, and only its size is at fault
+    return gzip.compress(body) if step.gzip else body
+
+
+def _gzip_header(step: Step) -> dict[str, str]:
+    return {"Content-Encoding": "gzip"} if step.gzip else {}
+
+
+async def _send_whole(
+    request: web.BaseRequest,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    step: Step,
+    stopping: asyncio.Event,
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=status, headers=headers)
+    if step.chunked:
+        response.enable_chunked_encoding()
+    else:
+        response.content_length = len(body)
+    size = _CHUNK if step.drip is None else 1
+    try:
+        await response.prepare(request)
+        for start in range(0, len(body), size):
+            if start and step.drip is not None:
+                await _pause(step.drip, stopping)
+            await response.write(body[start : start + size])
+        await response.write_eof()
+    except ConnectionError:
+        return _Severed()  # the guest has hung up, which is its right
+    return response
+
+
+def _head(status: int, headers: Mapping[str, str], body: bytes, *, chunked: bool) -> bytes:
+    framing = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(len(body))}
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in (framing | dict(headers)).items()]
+    head = "\r\n".join(lines).encode() + b"\r\n\r\n"
+    return head + b"%x\r\n" % len(body) if chunked else head
+
+
+def _write(request: web.BaseRequest, data: bytes) -> None:
+    if request.transport is not None:
+        request.transport.write(data)
+
+
+def _reset(request: web.BaseRequest) -> None:
+    """End the connection with RST: a close with the linger time set to zero throws away what is unsent."""
+    if request.transport is not None:
+        request.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        request.transport.abort()
+
+
+async def _pause(seconds: float, stopping: asyncio.Event) -> None:
+    """Wait, but not past the end of the emulator."""
+    if seconds:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await stopping.wait()
