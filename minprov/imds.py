@@ -1,0 +1,152 @@
+"""IMDS, the instance metadata service: which request to make, and what the answer says of this VM.
+
+`parse_instance` is pure. It reads the few values minprov uses, by key, and leaves the rest of the document alone:
+absent, null and empty are all None, and a value of the wrong type or form is an error that names its key.
+
+Fields and status codes: https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from typing import TYPE_CHECKING
+
+from minprov.errors import ProvisioningError, Reason, excerpt
+from minprov.model import InstanceMetadata, SshPublicKey
+from minprov.names import parse_hostname, parse_username
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENDPOINT = "http://169.254.169.254"
+HEADERS = {"Metadata": "true"}
+# extended=true marks a provisioning read: without it the service may answer 200 with part of the data (azure-init#134).
+INSTANCE_PATH = "/metadata/instance?api-version=2021-08-01&extended=true"
+# For a platform that answers 400 to that version (Azure Stack), as cloud-init does.
+FALLBACK_INSTANCE_PATH = "/metadata/instance?api-version=2019-06-01"
+
+MAX_BYTES = 1024 * 1024  # a real answer has 3 to 100 KiB, most of it userData
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+BOOLEANS = {"true": True, "false": False}
+
+
+def parse_instance(data: bytes) -> InstanceMetadata:
+    """Return what an answer to `INSTANCE_PATH` or `FALLBACK_INSTANCE_PATH` says of this VM.
+
+    Raises:
+        ProvisioningError: IMDS_PARSE if it is no JSON object, IMDS_INVALID with the key of a value that cannot be used,
+            INVALID_HOSTNAME, INVALID_USERNAME.
+    """
+    root = _Section(_parse_object(data), "")
+    compute = root.section("compute")
+    if compute.is_empty():
+        raise ProvisioningError(Reason.IMDS_INVALID, key="compute", problem="missing or empty")
+    profile = compute.section("osProfile")
+    extended = root.section("extended").section("compute")
+    computer_name = profile.text("computerName")
+    admin_username = profile.text("adminUsername")
+    return InstanceMetadata(
+        vm_id=_vm_id(compute),
+        computer_name=None if computer_name is None else parse_hostname(computer_name),
+        admin_username=None if admin_username is None else parse_username(admin_username),
+        disable_password_authentication=profile.boolean("disablePasswordAuthentication"),
+        ssh_public_keys=tuple(_public_keys(compute)),
+        user_data=_user_data(compute),
+        has_custom_data=extended.boolean("hasCustomData"),
+        pps_type=_pps_type(extended),
+    )
+
+
+def _parse_object(data: bytes) -> dict[str, object]:
+    if len(data) > MAX_BYTES:
+        raise ProvisioningError(Reason.IMDS_PARSE, problem=f"longer than {MAX_BYTES} bytes")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, a number or nesting beyond Python's limits
+        raise ProvisioningError(Reason.IMDS_PARSE, problem=error) from error
+    if not isinstance(document, dict):
+        raise ProvisioningError(Reason.IMDS_PARSE, problem="not a JSON object")
+    return document
+
+
+def _vm_id(compute: _Section) -> str | None:
+    text = compute.text("vmId")
+    if text is not None and not UUID.fullmatch(text := text.lower()):
+        raise compute.error("vmId", "must be a UUID", text)
+    return text
+
+
+def _user_data(compute: _Section) -> bytes | None:
+    try:
+        return binascii.a2b_base64("".join((compute.text("userData") or "").split()), strict_mode=True) or None
+    except ValueError as error:
+        raise compute.error("userData", "must be base64") from error
+
+
+def _pps_type(extended: _Section) -> str | None:
+    text = extended.text("ppsType")
+    return None if text == "None" else text  # a member of the platform's enumeration: an ordinary VM
+
+
+def _public_keys(compute: _Section) -> Iterator[SshPublicKey]:
+    for key in compute.sections("publicKeys"):
+        value = key.text("keyData")
+        if value is None:
+            raise key.error("keyData", "missing or empty")
+        yield SshPublicKey(value=value, path=key.text("path"))
+
+
+class _Section:
+    """A JSON object looked at by key."""
+
+    __slots__ = ("_path", "_value")
+
+    def __init__(self, value: dict[str, object], path: str) -> None:
+        self._value = value
+        self._path = path
+
+    def is_empty(self) -> bool:
+        return not self._value
+
+    def error(self, name: str, problem: str, value: str | None = None) -> ProvisioningError:
+        shown = None if value is None else excerpt(value)
+        return ProvisioningError(Reason.IMDS_INVALID, key=self._path + name, problem=problem, value=shown)
+
+    def section(self, name: str) -> _Section:
+        value = self._value.get(name)
+        if not isinstance(value, dict | None):
+            raise self.error(name, "must be an object")
+        return _Section(value or {}, f"{self._path}{name}.")
+
+    def sections(self, name: str) -> Iterator[_Section]:
+        value = self._value.get(name)
+        if not isinstance(value, list | None):
+            raise self.error(name, "must be an array")
+        for index, item in enumerate(value or ()):
+            if not isinstance(item, dict):
+                raise self.error(f"{name}[{index}]", "must be an object")
+            yield _Section(item, f"{self._path}{name}[{index}].")
+
+    def text(self, name: str) -> str | None:
+        value = self._value.get(name)
+        if not isinstance(value, str | None):
+            raise self.error(name, "must be a string")
+        if value and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:  # JSON can escape half a character
+                raise self.error(name, "must be Unicode") from error
+        return value.strip() or None if value else None
+
+    def boolean(self, name: str) -> bool | None:
+        value = self._value.get(name)
+        if isinstance(value, bool):
+            return value
+        text = self.text(name)  # the service sends booleans as strings
+        if text is None:
+            return None
+        if text.lower() not in BOOLEANS:
+            raise self.error(name, "must be true or false", text)
+        return BOOLEANS[text.lower()]
