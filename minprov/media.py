@@ -1,0 +1,350 @@
+"""Find the provisioning media and read what is on it.
+
+Owns devices, image files and their faults: what is a candidate, whether a disc is in the drive, which reader fits. The
+readers are pure and get nothing but ``read(offset, size)``; what the files mean is the business of the caller, who may
+pass a judge that refuses a disc. A disc is read here, without the kernel's file systems and without mount(8); only one
+that is mounted already is read through its mount point.
+
+Everything is synchronous and may block for as long as a device does. It is meant for a daemon thread that the caller
+can abandon, so nothing here takes a lock, and all that an abandoned call leaves behind is an open descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from minprov import iso9660, udf
+from minprov.errors import ProvisioningError, Reason
+from minprov.volume import Contents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from minprov.volume import Read
+
+OVF_ENV = "ovf-env.xml"
+CUSTOM_DATA = "CustomData.bin"
+# The platform takes at most 65535 bytes of customData, which an ovf-env carries in base64.
+LIMITS = {OVF_ENV: 1 << 20, CUSTOM_DATA: 128 << 10}
+
+# Names of drives, the likeliest first: those that waagent looks for (common/osutil/default.py).
+DRIVE_NAMES = ("sr[0-9]", "hd[c-z]", "cdrom[0-9]", "cd[0-9]", "vd[b-z]")
+OPTICAL_FILE_SYSTEMS = ("udf", "iso9660")
+POLL_INTERVAL = 0.1
+
+# Why media was not found, the least informative first.
+NO_DEVICE = "no device"
+NO_VOLUME = "no UDF or ISO 9660 volume"
+NO_MEDIUM = "no medium"
+NOT_READY = "drive not ready"
+NO_OVF_ENV = f"no {OVF_ENV}"
+DETAILS = (NO_DEVICE, NO_VOLUME, NO_MEDIUM, NOT_READY, NO_OVF_ENV)
+
+# The volume recognition sequence of ECMA-167 2/8 and ECMA-119 6.7.1: from byte 32768, one structure for each sector of
+# 2048 bytes or more, its standard identifier at byte 1.
+RECOGNITION_START, RECOGNITION_STEP, RECOGNITION_LENGTH = 32768, 2048, 32 * 2048
+
+# linux/cdrom.h
+CDROM_EJECT, CDROM_DRIVE_STATUS, CDROM_LOCK_DOOR = 0x5309, 0x5326, 0x5329
+CDSL_CURRENT = 0x7FFFFFFF
+STATUS_FAULTS = {1: NO_MEDIUM, 2: NO_MEDIUM, 3: NOT_READY}  # no disc, tray open, drive not ready
+
+ERRNO_DETAILS = {
+    errno.ENOENT: NO_DEVICE,
+    errno.ENOTDIR: NO_DEVICE,
+    errno.ENXIO: NO_DEVICE,
+    errno.ENODEV: NO_DEVICE,
+    errno.ENOMEDIUM: NO_MEDIUM,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """What a disc holds, and where it was. The contents are secret and do not show in `repr`."""
+
+    ovf_env: bytes = field(repr=False)
+    custom_data: bytes | None = field(repr=False)
+    device: str | None  # the block device to eject; None for a file or a directory
+    detail: str  # such as "/dev/sr0, UDF 1.02"
+
+
+class Surroundings(NamedTuple):
+    """Where `find_media` looks and how it waits; tests give it others."""
+
+    dev: str = "/dev"
+    mountinfo: str = "/proc/self/mountinfo"
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+
+
+REAL_SURROUNDINGS = Surroundings()
+
+
+def read_ovf_env(path: str) -> bytes:
+    """Return the ovf-env from a device, an image file, a directory, or an ovf-env.xml itself.
+
+    Raises:
+        ProvisioningError: as `read_media`.
+
+    """
+    return read_media(path).ovf_env
+
+
+def read_media(path: str) -> Media:
+    """Read the disc, image file or directory at a path, or an ovf-env.xml itself.
+
+    Raises:
+        ProvisioningError: MEDIA_NOT_FOUND, MEDIA_UNREADABLE, MEDIA_CORRUPT, MEDIA_UNSUPPORTED or NOT_PERMITTED.
+
+    """
+    # When asked not to block, an optical drive opens without a disc and a FIFO without a writer.
+    with _open(path, os.O_NONBLOCK) as descriptor:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISBLK(mode):
+            _require_disc(path, descriptor)
+            with _open(path) as disc:  # now the kernel looks at the disc itself, and knows its size
+                contents = _read_volume(path, disc)
+            device = path
+        elif stat.S_ISREG(mode):
+            contents = _read_file(path, descriptor)
+            device = None
+        elif stat.S_ISDIR(mode):
+            contents = _read_directory(path, descriptor)
+            device = None
+        else:
+            raise ProvisioningError(Reason.MEDIA_UNSUPPORTED, path=path, feature="not a device, file or directory")
+    if OVF_ENV not in contents.files:
+        raise ProvisioningError(Reason.MEDIA_NOT_FOUND, path=path, detail=NO_OVF_ENV, volume=contents.volume)
+    return Media(
+        ovf_env=contents.files[OVF_ENV],
+        custom_data=contents.files.get(CUSTOM_DATA),
+        device=device,
+        detail=f"{path}, {contents.volume}",
+    )
+
+
+def find_media(
+    paths: Sequence[str],
+    *,
+    wait: float,
+    accept: Callable[[bytes], object] = lambda _: None,
+    surroundings: Surroundings = REAL_SURROUNDINGS,
+) -> Media:
+    """Return the first media among `paths`, or among all drives where there are none, that `accept` accepts.
+
+    Waits up to `wait` seconds for a drive or a disc to turn up. A disc whose ovf-env makes `accept` raise OVF_FOREIGN
+    is passed over. Mounted discs come first.
+
+    Raises:
+        ProvisioningError: as `read_media`, the most telling fault of all that were met; or what `accept` raised.
+
+    """
+    deadline = surroundings.clock() + wait
+    final: dict[str, ProvisioningError] = {}
+    while True:
+        faults = dict(final)
+        for path, device in [(path, None) for path in paths] or _candidates(surroundings):
+            if path in final:
+                continue
+            try:
+                media = read_media(path)
+            except ProvisioningError as fault:
+                faults[path] = fault
+                if not _may_pass(fault):
+                    final[path] = fault
+                continue
+            try:
+                accept(media.ovf_env)
+            except ProvisioningError as fault:
+                if fault.reason is not Reason.OVF_FOREIGN:
+                    raise
+                faults[path] = final[path] = fault
+                continue
+            return media if device is None else replace(media, device=device)
+        if surroundings.clock() >= deadline or (paths and final.keys() >= set(paths)):
+            raise max(faults.values(), key=_weight, default=_not_found(surroundings.dev, NO_DEVICE))
+        surroundings.pause(POLL_INTERVAL)
+
+
+def eject(device: str) -> None:
+    """Open the tray of a drive.
+
+    Raises:
+        ProvisioningError: MEDIA_UNREADABLE or NOT_PERMITTED, when the drive refuses.
+
+    """
+    with _open(device, os.O_NONBLOCK) as descriptor:
+        with suppress(OSError):  # what matters is whether the tray opens
+            fcntl.ioctl(descriptor, CDROM_LOCK_DOOR, 0)
+        try:
+            fcntl.ioctl(descriptor, CDROM_EJECT)
+        except OSError as error:
+            raise _translate(error, device) from error
+
+
+def _candidates(surroundings: Surroundings) -> Iterator[tuple[str, str | None]]:
+    """Yield (path, device to eject) of each mounted optical file system, then of each drive."""
+    yield from _mounted(surroundings.mountinfo)
+    try:
+        with os.scandir(surroundings.dev) as entries:
+            names = sorted(entry.name for entry in entries)
+    except OSError as error:
+        raise _translate(error, surroundings.dev) from error
+    seen = set()
+    for pattern in DRIVE_NAMES:
+        for name in names:
+            path = f"{surroundings.dev}/{name}"
+            if re.fullmatch(pattern, name) and os.path.realpath(path) not in seen:
+                seen.add(os.path.realpath(path))
+                yield path, None
+
+
+def _mounted(mountinfo: str) -> Iterator[tuple[str, str | None]]:
+    """Yield (mount point, block device) of each mounted optical file system: proc_pid_mountinfo(5)."""
+    with _open(mountinfo) as descriptor:
+        lines = b"".join(iter(lambda: os.read(descriptor, 1 << 16), b"")).splitlines()
+    for line in lines:
+        mount, _, file_system = line.partition(b" - ")
+        kind, source, *_ = file_system.split(b" ")
+        if os.fsdecode(kind) in OPTICAL_FILE_SYSTEMS:
+            mount_point = re.sub(rb"\\([0-3][0-7]{2})", lambda code: bytes([int(code[1], 8)]), mount.split(b" ")[4])
+            yield os.fsdecode(mount_point), os.fsdecode(source) if source.startswith(b"/") else None
+
+
+def _require_disc(path: str, descriptor: int) -> None:
+    """Ask an optical drive whether a disc is in it; a device that cannot tell may have one."""
+    with suppress(OSError):
+        status = fcntl.ioctl(descriptor, CDROM_DRIVE_STATUS, CDSL_CURRENT)
+        if status in STATUS_FAULTS:
+            raise _not_found(path, STATUS_FAULTS[status])
+
+
+def _read_volume(path: str, descriptor: int) -> Contents:
+    """Read the volume on a device or in an image; of a bridge the UDF side first."""
+    read = _reader(path, descriptor)
+    recognition = read(RECOGNITION_START, RECOGNITION_LENGTH)
+    standards = {recognition[start + 1 : start + 6] for start in range(0, len(recognition), RECOGNITION_STEP)}
+    readers = []
+    if standards & {b"NSR02", b"NSR03"}:
+        readers.append(udf.read_files)
+    if b"CD001" in standards:
+        readers.append(iso9660.read_files)
+    if not readers:
+        raise _not_found(path, NO_VOLUME)
+    size = os.lseek(descriptor, 0, os.SEEK_END)
+    faults = []
+    for read_files in readers:
+        try:
+            contents = read_files(read, size, LIMITS)
+        except ProvisioningError as fault:
+            faults.append(fault)
+            continue
+        if OVF_ENV in contents.files:
+            return contents
+    if faults:
+        raise ProvisioningError(faults[0].reason, **{"path": path, **faults[0].data}) from faults[0]
+    return contents
+
+
+def _read_file(path: str, descriptor: int) -> Contents:
+    """Read an image, or an ovf-env.xml itself: a file that begins as XML does."""
+    beginning = _reader(path, descriptor)(0, 64)
+    if not beginning.lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n").startswith(b"<"):
+        return _read_volume(path, descriptor)
+    return Contents(files={OVF_ENV: _read_whole(path, descriptor, LIMITS[OVF_ENV])}, volume="ovf-env")
+
+
+def _read_directory(path: str, directory: int) -> Contents:
+    files = {}
+    for name, limit in LIMITS.items():
+        full_path = f"{path}/{name}"
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _translate(error, full_path) from error
+        try:
+            files[name] = _read_whole(full_path, descriptor, limit)
+        finally:
+            os.close(descriptor)
+    return Contents(files=files, volume="directory")
+
+
+def _read_whole(path: str, descriptor: int, limit: int) -> bytes:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise ProvisioningError(Reason.MEDIA_UNSUPPORTED, path=path, feature="not a regular file")
+    data = _reader(path, descriptor)(0, limit + 1)
+    if len(data) > limit:
+        raise ProvisioningError(Reason.MEDIA_UNSUPPORTED, path=path, feature="a file larger than any on a disc")
+    return data
+
+
+def _reader(path: str, descriptor: int) -> Read:
+    """Return a function that reads at an offset, and returns less only at the end."""
+
+    def read(offset: int, size: int) -> bytes:
+        data = b""
+        while len(data) < size:  # before a faulty sector the kernel returns what it has, and the error to the next call
+            try:
+                piece = os.pread(descriptor, size - len(data), offset + len(data))
+            except OSError as error:
+                raise ProvisioningError(
+                    Reason.MEDIA_UNREADABLE, path=path, offset=offset + len(data), error=error.strerror
+                ) from error
+            if not piece:
+                break
+            data += piece
+        return data
+
+    return read
+
+
+@contextmanager
+def _open(path: str, flags: int = 0) -> Iterator[int]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    except OSError as error:
+        raise _translate(error, path) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _translate(error: OSError, path: str) -> ProvisioningError:
+    if error.errno in ERRNO_DETAILS:
+        return _not_found(path, ERRNO_DETAILS[error.errno])
+    reason = Reason.NOT_PERMITTED if isinstance(error, PermissionError) else Reason.MEDIA_UNREADABLE
+    return ProvisioningError(reason, path=path, error=error.strerror)
+
+
+def _not_found(path: str, detail: str) -> ProvisioningError:
+    return ProvisioningError(Reason.MEDIA_NOT_FOUND, path=path, detail=detail)
+
+
+def _may_pass(fault: ProvisioningError) -> bool:
+    """Tell whether waiting may cure a fault."""
+    return fault.reason is Reason.MEDIA_UNREADABLE or fault.data.get("detail") in (NO_DEVICE, NO_MEDIUM, NOT_READY)
+
+
+def _weight(fault: ProvisioningError) -> tuple[int, int]:
+    """Rank faults by how near to the media they arose."""
+    order = (
+        Reason.MEDIA_NOT_FOUND,
+        Reason.NOT_PERMITTED,
+        Reason.OVF_FOREIGN,
+        Reason.MEDIA_UNREADABLE,
+        Reason.MEDIA_UNSUPPORTED,
+        Reason.MEDIA_CORRUPT,
+    )
+    detail = fault.data.get("detail")
+    return order.index(fault.reason), DETAILS.index(detail) if detail in DETAILS else 0
