@@ -106,6 +106,14 @@ class Node:
             raise ProvisioningError(self._invalid, element=name, problem=f"missing from {excerpt(self.name)}")
         return node
 
+    def required_text(self, name: str) -> str:
+        """Return the text of the one child element with this name, which must have some."""
+        node = self.required(name)
+        text = node.text()
+        if text is None:
+            raise node.error("must not be empty")
+        return text
+
     def raw_text(self) -> str:
         """Return the character data exactly, which may be empty."""
         if len(self._element):

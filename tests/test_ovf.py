@@ -16,6 +16,7 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.model import SshPublicKey
 from minprov.ovf import parse_ovf_env, redact
 from minprov.xmldoc import MAX_BYTES, MAX_MARKUP
+from tests.mutations import mutations
 
 FULL = (Path(__file__).parent / "data/ovf/full.xml").read_bytes()
 WA = "http://schemas.microsoft.com/windowsazure"
@@ -437,17 +438,6 @@ def test_redacted_document_reads_as_before_but_for_the_password(password: str, s
     if "element" not in spelling and password != "REDACTED":
         assert parse_ovf_env(data).password is not None
     assert parse_ovf_env(redacted) == parse_ovf_env(ovf_env(HOST + tail))
-
-
-def mutations(seed: bytes) -> st.SearchStrategy[bytes]:
-    """Return documents that differ from `seed` in one place: cut, replaced, inserted into, or repeated."""
-    place = st.integers(0, len(seed))
-    filler = st.binary(max_size=8) | st.sampled_from(
-        [b"<", b">", b"</", b"/>", b"&", b"]]>", b"<!--", b"'", b'"', b"xmlns='"]
-    )
-    return st.builds(lambda a, b, new: seed[: min(a, b)] + new + seed[max(a, b) :], place, place, filler) | st.builds(
-        lambda a, b: seed[:a] + seed[b:], place, place
-    )
 
 
 @given(st.binary() | mutations(FULL))
