@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from .exchange import Reply
     from .faults import Step
@@ -35,15 +35,20 @@ class _Severed(web.StreamResponse):
 async def deliver(request: web.BaseRequest, reply: Reply, step: Step, stopping: asyncio.Event) -> web.StreamResponse:
     """Send a reply with the damage of a step; return when all of it that will ever be sent is on its way."""
     await _pause(step.delay, stopping)
+    status = step.status or reply.status
     body = _body(reply, step)
-    headers = {"Content-Type": reply.content_type, **reply.headers, **_gzip_header(step), **step.headers}
+    headers = {"Server": "minprov-emulator", "Content-Type": reply.content_type, **reply.headers}
+    if step.gzip:
+        headers["Content-Encoding"] = "gzip"
+    headers |= step.headers
     if step.raw is None and step.drop is None and step.truncate is None:
-        return await _send_whole(request, step.status or reply.status, headers, body, step, stopping)
+        return await _send_whole(request, status, headers, body, step, stopping)
 
     if step.raw is not None:
         _write(request, step.raw)
     elif step.truncate is not None:
-        _write(request, _head(step.status or reply.status, headers, body, chunked=step.chunked) + body[: step.truncate])
+        body = b"".join(_pieces(body, step))
+        _write(request, _head(status, headers, body, chunked=step.chunked) + body[: step.truncate])
     match step.drop:
         case "stall":
             await stopping.wait()
@@ -53,19 +58,14 @@ async def deliver(request: web.BaseRequest, reply: Reply, step: Step, stopping: 
 
 
 def _body(reply: Reply, step: Step) -> bytes:
-    """Return the body: the step's, else the platform's own unless the step changes the status; then padded."""
+    """Return the body: the step's, else the platform's own unless the step changes the status."""
     if step.body is not None:
         body = step.body
     elif step.status is not None:
         body = b""
     else:
         body = reply.body
-    body = body.ljust(step.pad)  # blanks after a document leave it well-formed, and only its size is at fault
-    return gzip.compress(body) if step.gzip else body
-
-
-def _gzip_header(step: Step) -> dict[str, str]:
-    return {"Content-Encoding": "gzip"} if step.gzip else {}
+    return gzip.compress(body.ljust(step.pad)) if step.gzip else body
 
 
 async def _send_whole(
@@ -79,19 +79,28 @@ async def _send_whole(
     response = web.StreamResponse(status=status, headers=headers)
     if step.chunked:
         response.enable_chunked_encoding()
-    else:
-        response.content_length = len(body)
-    size = _CHUNK if step.drip is None else 1
+    elif status not in {204, 304}:
+        response.content_length = max(len(body), 0 if step.gzip else step.pad)
     try:
         await response.prepare(request)
-        for start in range(0, len(body), size):
-            if start and step.drip is not None:
+        for index, piece in enumerate(_pieces(body, step)):
+            if index and step.drip is not None:
                 await _pause(step.drip, stopping)
-            await response.write(body[start : start + size])
+            await response.write(piece)
         await response.write_eof()
     except ConnectionError:
         return _Severed()  # the guest has hung up, which is its right
     return response
+
+
+def _pieces(body: bytes, step: Step) -> Iterator[bytes]:
+    """Cut a body for the wire. Padding is blanks: a document stays well-formed, and only its size is at fault."""
+    size = _CHUNK if step.drip is None else 1
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+    if not step.gzip:
+        for start in range(len(body), step.pad, size):
+            yield b" " * min(size, step.pad - start)
 
 
 def _head(status: int, headers: Mapping[str, str], body: bytes, *, chunked: bool) -> bytes:

@@ -125,10 +125,9 @@ def load_faults(path: str | Path) -> Faults:
     steps: dict[str, tuple[Step, ...]] = {}
     for name, value in read_table(file).items():
         if name in SERVERS and isinstance(value, dict):
-            listen[name] = _listen(cast("dict[str, object]", value), file=file, within=f"{name}.")
+            listen[name] = _listen(cast("dict[str, object]", value), file=file, place=name)
         elif name in ENDPOINTS and isinstance(value, list):
-            tables = enumerate(cast("list[dict[str, object]]", value))
-            steps[name] = tuple(_step(table, file=file, within=f"{name}[{index}].") for index, table in tables)
+            steps[name] = tuple(_step(step, file=file, place=f"{name}[{index}]") for index, step in enumerate(value))
         elif name in SERVERS + ENDPOINTS:
             form = f"[{name}]" if name in SERVERS else f"[[{name}]]"
             raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=name, detail=f"must be written as {form}")
@@ -137,20 +136,22 @@ def load_faults(path: str | Path) -> Faults:
     return Faults(listen=listen, steps=steps)
 
 
-def _listen(table: dict[str, object], *, file: Path, within: str) -> Listen:
-    values = convert_table(table, {"refuse": _duration, "ignore": _duration}, file=file, within=within)
+def _listen(table: dict[str, object], *, file: Path, place: str) -> Listen:
+    values = convert_table(table, {"refuse": _duration, "ignore": _duration}, file=file, within=f"{place}.")
     match values:
         case {"refuse": float(after), **rest} if not rest:
             return Listen(after=after)
         case {"ignore": float(after), **rest} if not rest:
             return Listen(after=after, until_then="ignore")
-    raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=within, detail="must have either refuse or ignore")
+    raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=place, detail="must have either refuse or ignore")
 
 
-def _step(table: dict[str, object], *, file: Path, within: str) -> Step:
-    values = convert_table(table, _STEP_CONVERTERS, file=file, within=within)
+def _step(table: object, *, file: Path, place: str) -> Step:
+    if not isinstance(table, dict):
+        raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=place, detail="must be a table")
+    values = convert_table(cast("dict[str, object]", table), _STEP_CONVERTERS, file=file, within=f"{place}.")
     if "change" in values:
-        values["change"] = convert_table(values["change"], VM_CONVERTERS, file=file, within=f"{within}change.")
+        values["change"] = convert_table(values["change"], VM_CONVERTERS, file=file, within=f"{place}.change.")
     return Step(**values)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
 import socket
 import time
@@ -17,6 +18,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
+
+from minprov.errors import ProvisioningError, Reason
 
 from . import host_plugin, imds, wireserver
 from .delivery import deliver
@@ -125,9 +128,7 @@ class Emulator:
         async with contextlib.AsyncExitStack() as resources:
             for name, (rules, address) in self._addresses.items():
                 if address is not None:
-                    bound = resources.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    bound.bind(address)
+                    bound = resources.enter_context(_bind(address))
                     listen = self.faults.listen.get(name, Listen())
                     self._servers[name] = _Server(name=name, rules=rules, socket=bound, listen=listen)
             runners = {}
@@ -221,3 +222,18 @@ class Emulator:
                 await self._stopping.wait()
         if not self._stopping.is_set():
             await site.start()
+
+
+def _bind(address: tuple[str, int]) -> socket.socket:
+    """Return a socket that has the address but does not listen, so that connections to it are refused."""
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        reason = Reason.NOT_PERMITTED if isinstance(error, PermissionError) else Reason.USAGE
+        where = f"{address[0]}:{address[1]}"
+        hint = f"ip address add {address[0]}/32 dev lo" if error.errno == errno.EADDRNOTAVAIL else None
+        raise ProvisioningError(reason, address=where, detail=error.strerror, hint=hint) from error
+    return bound
