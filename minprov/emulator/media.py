@@ -1,7 +1,7 @@
 """The provisioning media as an image file, written by pycdlib (the extra ``minprov[emulator]``).
 
-The image is a bridge of UDF 2.60 and ISO 9660, so that every reader finds its file system. `sample` has a pure UDF one.
-Names at the root of the disc: PLATFORM sources are cloud-init's DataSourceAzure and the tag file of the real discs.
+The image is a bridge of UDF and ISO 9660 with Joliet names, so that every reader finds the file system it knows; the
+`sample` is a pure UDF one. The names at the root are those that cloud-init and waagent look for.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def write_media(path: str | Path, vm: VirtualMachine) -> None:
             Reason.TOOL_NOT_FOUND, tool="pycdlib", action="pip install 'minprov[emulator]'"
         ) from error
     disc = PyCdlib()
-    disc.new(interchange_level=3, udf="2.60", vol_ident="PROVISIONING")
+    disc.new(joliet=3, udf="2.60", vol_ident="PROVISIONING")
     for index, (name, data) in enumerate(media_files(vm).items()):
         iso_path = f"/FILE{index}.{name.rpartition('.')[2].upper()};1"
-        disc.add_fp(io.BytesIO(data), len(data), iso_path=iso_path, udf_path=f"/{name}")
+        disc.add_fp(io.BytesIO(data), len(data), iso_path=iso_path, joliet_path=f"/{name}", udf_path=f"/{name}")
     try:
         disc.write(str(path))
     except OSError as error:
