@@ -224,7 +224,7 @@ def test_every_property_can_be_set_from_a_file() -> None:
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("hostnme = 'x'", "hostnme"),
+        ("host-name = 'x'", "host-name"),
         ("vm_id = 'x'", "vm_id"),
         ("hostname = 1", "hostname"),
         ("incarnation = true", "incarnation"),

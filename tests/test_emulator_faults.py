@@ -99,8 +99,8 @@ def test_a_step_is_of_its_endpoint_alone(script: Callable[[str], Faults]) -> Non
 @pytest.mark.parametrize(
     ("text", "key", "nearest"),
     [
-        ("[[instnace]]\nstatus = 500", "instnace", "instance"),
-        ("[[instance]]\nstatsu = 500", "instance[0].statsu", "status"),
+        ("[[instances]]\nstatus = 500", "instances", "instance"),
+        ("[[instance]]\nstatuses = 500", "instance[0].statuses", "status"),
         ("[[instance]]\n[[instance]]\nstatus = '500'", "instance[1].status", None),
         ("[[instance]]\nstatus = 99", "instance[0].status", None),
         ("[[instance]]\ntimes = -1", "instance[0].times", None),
@@ -110,7 +110,7 @@ def test_a_step_is_of_its_endpoint_alone(script: Callable[[str], Faults]) -> Non
         ("[[instance]]\nheaders = { Retry-After = 1 }", "instance[0].headers", None),
         ("[[instance]]\nbody = { base64 = '!' }", "instance[0].body", None),
         ("[[instance]]\nbody = { file = 'missing' }", "instance[0].body", None),
-        ("[[instance]]\nchange = { hostnme = 'x' }", "instance[0].change.hostnme", "hostname"),
+        ("[[instance]]\nchange = { host-name = 'x' }", "instance[0].change.host-name", "hostname"),
         ("[instance]\nstatus = 500", "instance", None),
         ("instance = [500]", "instance[0]", None),
         ("[[imds]]\nrefuse = true", "imds", None),

@@ -146,7 +146,7 @@ def test_a_failure_report_is_taken_with_its_description() -> None:
     ],
 )
 def test_a_report_for_another_goal_state_is_gone(stale: dict[str, str]) -> None:
-    reply = post_health(health_document(**stale))  # type: ignore[arg-type]  # the table holds keyword arguments
+    reply = post_health(health_document(**stale))
     assert (reply.status, reply.health) == (410, None)
     assert reply.refusal
 
