@@ -16,7 +16,7 @@ import sys
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from minprov.errors import ProvisioningError, Reason
 
@@ -134,8 +134,13 @@ def _open_log(name: str | None) -> Iterator[IO[str] | None]:
         yield log
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(os.EX_USAGE, f"{self.format_usage()}{self.prog}: {message}\n")
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m minprov.emulator",
         description="Serve the Azure platform of one VM: WireServer, IMDS, HostGAPlugin and provisioning media.",
         epilog="Fault scripts, VM files and the log are described in docs/emulator.md.",
