@@ -182,7 +182,7 @@ def test_a_report_of_another_content_type_is_not_read(content_type: str | None) 
     assert post_health(health_document(), headers).status == 415
 
 
-@pytest.mark.parametrize(("length", "status"), [(512, 200), (513, 500)])
+@pytest.mark.parametrize(("length", "status"), [(4096, 200), (4097, 500)])
 def test_a_description_that_is_too_long_breaks_the_server(length: int, status: int) -> None:
     reply = post_health(health_document(FAILED.format("x" * length)))
     assert reply.status == status
@@ -223,7 +223,7 @@ def test_json_health_must_be_called_json() -> None:
 
 
 def test_json_health_has_the_same_bound_on_the_description() -> None:
-    report = {"state": "NotReady", "details": {"subStatus": "ProvisioningFailed", "description": "x" * 513}}
+    report = {"state": "NotReady", "details": {"subStatus": "ProvisioningFailed", "description": "x" * 4097}}
     assert post_provisioning_health(json.dumps(report).encode()).status == 500
 
 
@@ -376,18 +376,21 @@ def test_imds_has_nothing_else(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"),
+    ("method", "path", "status"),
     [
-        ("/versions", 200),
-        ("/health", 200),
-        ("/status", 200),
-        ("/vmSettings", 404),
-        ("/extensionArtifact", 404),
-        ("/", 404),
+        ("GET", "/versions", 200),
+        ("GET", "/health", 200),
+        ("PUT", "/status", 200),
+        ("PUT", "/vmAgentLog", 200),
+        ("GET", "/status", 405),
+        ("POST", "/versions", 405),
+        ("GET", "/vmSettings", 404),
+        ("GET", "/extensionArtifact", 404),
+        ("GET", "/", 404),
     ],
 )
-def test_the_host_plugin_has_no_vm_settings(path: str, status: int) -> None:
-    assert host_plugin.answer(VM, Request(method="GET", path=path)).status == status
+def test_the_host_plugin_takes_status_and_has_no_vm_settings(method: str, path: str, status: int) -> None:
+    assert host_plugin.answer(VM, Request(method=method, path=path)).status == status
 
 
 # All

@@ -116,7 +116,10 @@ def build_shared_config(vm: VirtualMachine) -> bytes:
 
 
 def build_extensions_config(vm: VirtualMachine) -> bytes:
-    """Return the list of extensions: there are none, and no newer agent is offered."""
+    """Return the list of extensions: there are none, no newer agent is offered, and status goes by the HostGAPlugin.
+
+    The blob for the status is nowhere; waagent names it when it hands its status to the HostGAPlugin.
+    """
     return f"""\
 <?xml version="1.0" encoding="utf-8"?>
 <Extensions version="1.0.0.0" goalStateIncarnation="{vm.incarnation}">
@@ -127,6 +130,7 @@ def build_extensions_config(vm: VirtualMachine) -> bytes:
   </GuestAgentExtension>
   <Plugins />
   <PluginSettings />
+  <StatusUploadBlob statusBlobType="BlockBlob">https://storage.invalid/status/{vm.container_id}</StatusUploadBlob>
   <InVMGoalStateMetaData inSvdSeqNo="{vm.incarnation}" createdOnTicks="638000000000000000" \
 activityId="{vm.container_id}" correlationId="{vm.deployment_id}" />
 </Extensions>

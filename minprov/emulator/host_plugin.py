@@ -21,6 +21,14 @@ _API_VERSIONS = ("2015-09-01",)
 _JSON = "application/json; charset=utf-8"
 
 
+_METHODS = {
+    "host-plugin-versions": "GET",
+    "host-plugin-health": "GET",
+    "host-plugin-status": "PUT",
+    "host-plugin-log": "PUT",
+}
+
+
 def endpoint(request: Request) -> str | None:
     """Return the name of the endpoint a request is for, `None` if there is none."""
     return {
@@ -35,9 +43,11 @@ def endpoint(request: Request) -> str | None:
 
 def answer(_vm: VirtualMachine, request: Request) -> Reply:
     """Judge a request and answer it as the HostGAPlugin of a host without vmSettings does."""
-    match endpoint(request):
-        case "host-plugin-versions":
-            return Reply(content_type=_JSON, body=json.dumps(_API_VERSIONS).encode())
-        case "host-plugin-health" | "host-plugin-status" | "host-plugin-log":
-            return Reply(content_type=_JSON)
-    return Reply(status=404, content_type=_JSON, refusal="not offered by this host")
+    name = endpoint(request)
+    method = _METHODS.get(name or "")
+    if method is None:
+        return Reply(status=404, content_type=_JSON, refusal="not offered by this host")
+    if request.method != method:
+        return Reply(status=405, content_type=_JSON, refusal=f"{name} takes {method}, not {request.method}")
+    versions = json.dumps(_API_VERSIONS).encode() if name == "host-plugin-versions" else b""
+    return Reply(content_type=_JSON, body=versions)

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .vm import VirtualMachine
 
-# Field of `compute` -> the version that introduced it, where that is later than 2017-04-02 and a guest may notice.
+# Field of `compute` -> the version that introduced it, where that is later than 2017-04-02.
 _INTRODUCED = {
+    "placementGroupId": "2017-08-01",
     "resourceGroupName": "2017-08-01",
     "subscriptionId": "2017-08-01",
     "tags": "2017-08-01",
+    "vmScaleSetName": "2017-12-01",
     "zone": "2017-12-01",
+    "plan": "2018-04-02",
     "publicKeys": "2018-04-02",
     "azEnvironment": "2018-10-01",
     "provider": "2018-10-01",
@@ -29,6 +32,7 @@ _INTRODUCED = {
     "isHostCompatibilityLayerVm": "2020-06-01",
     "securityProfile": "2020-06-01",
     "osProfile": "2020-07-15",
+    "licenseType": "2020-09-01",
     "userData": "2021-01-01",
 }
 _EXTENDED_INTRODUCED = "2021-08-01"

@@ -184,7 +184,8 @@ class Emulator:
             step = self.faults.step(endpoint, self._asked[endpoint])
             self._asked[endpoint] += 1
             self.vm = replace(self.vm, **step.change)
-            reply = server.rules.answer(self.vm, request)
+            # In a thread, since some answers take other programs to make.
+            reply = await asyncio.to_thread(server.rules.answer, self.vm, request)
             await self._record(
                 Exchange(
                     at_ms=at_ms,

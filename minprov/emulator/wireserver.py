@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from . import goal_state
+from . import certificates, goal_state
 from .exchange import HealthReport, Reply
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .exchange import Request
     from .vm import VirtualMachine
 
-# A longer description gets a 500: Azure/WALinuxAgent#2017.
-MAX_DESCRIPTION = 512
+# A longer description gets a 500: Azure/WALinuxAgent#2017. (Agents trim to 512, which is what the portal shows.)
+MAX_DESCRIPTION = 4096
 
 _ERROR = """\
 <?xml version="1.0" encoding="utf-8"?>
@@ -124,15 +124,32 @@ def _answer_goal_state(vm: VirtualMachine, request: Request) -> Reply:
     return Reply(body=goal_state.build_goal_state(vm, request.headers.get("host", "168.63.129.16")))
 
 
+def _require_current_link(vm: VirtualMachine, request: Request) -> None:
+    _, _, container_id, instance_id = request.path.split("/", 3)
+    _require_current("container id", container_id, vm.container_id)
+    _require_current("instance id", instance_id, vm.instance_id)
+    _require_current("incarnation", request.parameter("incarnation"), str(vm.incarnation))
+
+
 def _answer_config(build: Callable[[VirtualMachine], bytes]) -> Callable[[VirtualMachine, Request], Reply]:
     def handler(vm: VirtualMachine, request: Request) -> Reply:
-        _, _, container_id, instance_id = request.path.split("/", 3)
-        _require_current("container id", container_id, vm.container_id)
-        _require_current("instance id", instance_id, vm.instance_id)
-        _require_current("incarnation", request.parameter("incarnation"), str(vm.incarnation))
+        _require_current_link(vm, request)
         return Reply(body=build(vm))
 
     return handler
+
+
+def _answer_certificates(vm: VirtualMachine, request: Request) -> Reply:
+    _require_current_link(vm, request)
+    certificate = request.headers.get("x-ms-guest-agent-public-x509-cert")
+    cipher = request.headers.get("x-ms-cipher-name")
+    if certificate is None or cipher not in certificates.CIPHERS:
+        message = "Headers x-ms-guest-agent-public-x509-cert and x-ms-cipher-name are required."
+        raise _RefusalError(400, "MissingRequiredHeader", message, why=f"the cipher is {cipher}")
+    try:
+        return Reply(body=certificates.build_certificates(certificate, cipher, incarnation=vm.incarnation))
+    except certificates.OpensslError as error:
+        raise _RefusalError(400, "InvalidHeaderValue", "The certificate cannot be used.", why=str(error)) from error
 
 
 def _answer_health(vm: VirtualMachine, request: Request) -> Reply:
@@ -197,12 +214,9 @@ def _answer_telemetry(_vm: VirtualMachine, request: Request) -> Reply:
     return Reply()
 
 
-def _answer_health_service(_vm: VirtualMachine, _request: Request) -> Reply:
+def _answer_health_service(_vm: VirtualMachine, request: Request) -> Reply:
+    _require_content_type(request, "application/json")
     return Reply(content_type="application/json")
-
-
-def _answer_certificates(_vm: VirtualMachine, _request: Request) -> Reply:
-    raise _RefusalError(404, "ResourceNotFound", "The requested resource does not exist.", why="not emulated")
 
 
 def _parse_xml(body: bytes, root_tag: str) -> Element:
