@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import aiohttp
+import pytest
+from blockbuster import blockbuster_ctx
 
 from minprov.emulator.exchange import HealthReport
 from minprov.emulator.media import media_files
@@ -20,7 +22,7 @@ from minprov.emulator.sample import emulated_platform, sample_media
 from minprov.emulator.vm import SAMPLE_VM
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 WIRE_HEADERS = {"x-ms-version": "2012-11-30", "x-ms-agent-name": "test"}
 XML_HEADERS = WIRE_HEADERS | {"Content-Type": "text/xml; charset=utf-8"}
@@ -37,6 +39,13 @@ def health_xml(ids: list[str], health: str) -> str:
 
 
 READY = "<State>Ready</State>"
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_call() -> Iterator[None]:
+    """Fail a test in which the event loop waits for a file, a lock or a socket."""
+    with blockbuster_ctx():
+        yield
 
 
 def run(test: Callable[[Emulator, aiohttp.ClientSession], Awaitable[None]], emulator: Emulator | None = None) -> None:
@@ -86,6 +95,23 @@ def test_json_health_needs_no_goal_state() -> None:
         assert await platform.wait_for_health("NotReady") == heard
 
     run(guest)
+
+
+def test_a_reply_to_head_has_no_body_and_the_connection_goes_on() -> None:
+    async def main() -> bytes:
+        async with Emulator() as platform:
+            host, _, port = platform.imds_url.removeprefix("http://").partition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"HEAD /metadata/versions HTTP/1.1\r\nHost: test\r\n\r\n")
+            writer.write(b"GET /metadata/versions HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            replies = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            return replies
+
+    first, second, third = asyncio.run(main(), debug=True).split(b"HTTP/1.1 ")
+    assert (first, second[:3], third[:3]) == (b"", b"405", b"400")
+    assert second.endswith(b"\r\n\r\n")
 
 
 def test_every_linked_document_is_served() -> None:

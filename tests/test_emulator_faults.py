@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+from blockbuster import blockbuster_ctx
 
 from minprov.emulator.faults import Faults, load_faults
 from minprov.emulator.instance import build_instance
@@ -17,11 +18,18 @@ from minprov.emulator.vm import SAMPLE_VM
 from minprov.errors import ProvisioningError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 INSTANCE = "/metadata/instance?api-version=2023-11-15"
 IMDS_HEADERS = {"Metadata": "true"}
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_call() -> Iterator[None]:
+    """Fail a test in which the event loop waits for a file, a lock or a socket."""
+    with blockbuster_ctx():
+        yield
 
 
 @pytest.fixture
@@ -167,6 +175,34 @@ def test_a_body_and_its_type_can_be_anything(script: Callable[[str], Faults]) ->
             assert not garbage.isascii()
         async with session.get(platform.imds_url + INSTANCE) as response:
             assert (response.status, await response.read()) == (200, b"")
+
+    run(faults, guest)
+
+
+def test_a_replacement_keeps_the_rest_of_the_document(script: Callable[[str], Faults]) -> None:
+    faults = script(
+        "[[goal-state]]\nreplace = { '<?xml' = '\\ufeff<?xml', '<Incarnation>1</Incarnation>' = '' }\n".replace(
+            "'", '"'
+        )
+    )
+
+    async def guest(platform: Emulator, session: aiohttp.ClientSession) -> None:
+        url = f"{platform.wireserver_url}/machine?comp=goalstate"
+        async with session.get(url, headers={"x-ms-version": "2012-11-30"}) as response:
+            body = await response.read()
+        assert body.startswith(b"\xef\xbb\xbf<?xml")
+        assert b"Incarnation>" not in body
+        assert SAMPLE_VM.container_id.encode() in body
+
+    run(faults, guest)
+
+
+def test_a_replacement_that_replaces_nothing_is_an_error(script: Callable[[str], Faults]) -> None:
+    faults = script("[[instance]]\nreplace = { 'no such text' = '' }\n")
+
+    async def guest(platform: Emulator, session: aiohttp.ClientSession) -> None:
+        assert await statuses(session, platform.imds_url + INSTANCE, 2) == [500, 200]
+        assert "no such text" in str(platform.requests[0].reply.refusal)
 
     run(faults, guest)
 
@@ -332,6 +368,23 @@ def test_a_guest_that_hangs_up_harms_nobody(script: Callable[[str], Faults]) -> 
         assert await statuses(session, platform.imds_url + INSTANCE, 1) == [200]
 
     run(faults, guest)
+
+
+@pytest.mark.parametrize("step", ["delay = 1000", "drip = 1000", "drop = 'stall'", "pad = 1_000_000_000"])
+def test_the_end_of_the_emulator_does_not_wait_for_a_fault(script: Callable[[str], Faults], step: str) -> None:
+    faults = script(f"[[instance]]\n{step}\n")
+
+    async def main() -> float:
+        async with Emulator(faults=faults) as platform:
+            _, writer = await ask(platform.imds_url)
+            async with aiohttp.ClientSession(headers=IMDS_HEADERS) as session:  # when it has an answer, the first waits
+                await statuses(session, platform.imds_url + INSTANCE, 1)
+            start = time.monotonic()
+        writer.transport.abort()
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "no task is left behind"
+        return time.monotonic() - start
+
+    assert asyncio.run(main(), debug=True) < 5
 
 
 # The platform's mind

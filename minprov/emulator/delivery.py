@@ -11,15 +11,17 @@ import contextlib
 import gzip
 import socket
 import struct
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from .exchange import Reply
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .exchange import Reply
     from .faults import Step
 
 _CHUNK = 65536
@@ -30,6 +32,17 @@ class _Severed(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> None:
         raise ConnectionResetError("the connection was ended by a fault script")
+
+
+def edit(reply: Reply, step: Step) -> Reply:
+    """Return the reply with the step's replacements in its body; one that finds nothing is an error in the script."""
+    body = reply.body.decode()
+    for old, new in step.replace.items():
+        if old not in body:
+            why = f"the fault script replaces {old!a}, which is not in the body"
+            return Reply(status=500, content_type="text/plain", body=why.encode(), refusal=why)
+        body = body.replace(old, new)
+    return replace(reply, body=body.encode())
 
 
 async def deliver(request: web.BaseRequest, reply: Reply, step: Step, stopping: asyncio.Event) -> web.StreamResponse:
@@ -83,7 +96,7 @@ async def _send_whole(
         response.content_length = max(len(body), 0 if step.gzip else step.pad)
     try:
         await response.prepare(request)
-        for index, piece in enumerate(_pieces(body, step)):
+        for index, piece in enumerate(_pieces(body, step) if request.method != "HEAD" else ()):
             if index and step.drip is not None:
                 await _pause(step.drip, stopping)
             await response.write(piece)

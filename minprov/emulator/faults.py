@@ -75,6 +75,7 @@ class Step:
     delay: float = 0.0
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    replace: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     pad: int = 0
     gzip: bool = False
@@ -198,6 +199,7 @@ _STEP_CONVERTERS: Mapping[str, Convert] = {
     "delay": seconds,
     "status": _status,
     "headers": text_table,
+    "replace": text_table,
     "body": _body,
     "pad": number,
     "gzip": flag,

@@ -22,7 +22,7 @@ from aiohttp import web
 from minprov.errors import ProvisioningError, Reason
 
 from . import host_plugin, imds, wireserver
-from .delivery import deliver
+from .delivery import deliver, edit
 from .exchange import HealthReport, Reply, Request
 from .faults import NO_FAULTS, Faults, Listen, Step
 from .vm import SAMPLE_VM, VirtualMachine
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from types import ModuleType, TracebackType
 
 LOOPBACK = ("127.0.0.1", 0)
+# How long a reply in progress may take once the emulator is told to end, in seconds.
+_GRACE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +135,7 @@ class Emulator:
                     self._servers[name] = _Server(name=name, rules=rules, socket=bound, listen=listen)
             runners = {}
             for server in self._servers.values():
-                runner = web.ServerRunner(web.Server(self._handler(server), access_log=None))
+                runner = web.ServerRunner(web.Server(self._handler(server), access_log=None), shutdown_timeout=_GRACE)
                 await runner.setup()
                 resources.push_async_callback(runner.cleanup)
                 runners[server.name] = runner
@@ -185,7 +187,7 @@ class Emulator:
             self._asked[endpoint] += 1
             self.vm = replace(self.vm, **step.change)
             # In a thread, since some answers take other programs to make.
-            reply = await asyncio.to_thread(server.rules.answer, self.vm, request)
+            reply = edit(await asyncio.to_thread(server.rules.answer, self.vm, request), step)
             await self._record(
                 Exchange(
                     at_ms=at_ms,

@@ -6,6 +6,7 @@ it carries the ovf-env of `SAMPLE_VM`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import tempfile
@@ -45,7 +46,9 @@ async def emulated_platform() -> AsyncIterator[EmulatedPlatform]:
     """Serve the sample VM's platform on loopback, at ports that are free."""
     from .platform import Emulator
 
-    with sample_media() as image:
+    media = sample_media()
+    image = await asyncio.to_thread(media.__enter__)
+    try:
         async with Emulator(SAMPLE_VM) as platform:
             yield EmulatedPlatform(
                 imds_url=platform.imds_url,
@@ -53,3 +56,5 @@ async def emulated_platform() -> AsyncIterator[EmulatedPlatform]:
                 media=str(image),
                 vm_id=SAMPLE_VM.vm_id,
             )
+    finally:
+        await asyncio.to_thread(media.__exit__, None, None, None)
