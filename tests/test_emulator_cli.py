@@ -138,6 +138,13 @@ def test_the_log_has_every_request_and_why_it_was_refused(tmp_path: Path) -> Non
     assert logged[3:] == said
 
 
+def test_a_report_that_utf_8_cannot_carry_is_logged_all_the_same() -> None:
+    with emulator("--until", "notready", "--log", "-") as running:
+        assert running.report(FAILED.replace(b"no disc", b"\\ud800")) == 201
+        _, lines = running.end()
+    assert lines[-1]["health"][0]["description"] == "\ud800"
+
+
 def test_the_log_on_stdout_has_each_line_once() -> None:
     with emulator("--until", "ready", "--log", "-") as running:
         running.report(READY)

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minprov.emulator import goal_state, host_plugin, imds, wireserver
 from minprov.emulator.exchange import HealthReport, Reply, Request
 from minprov.emulator.faults import ENDPOINTS
 from minprov.emulator.vm import IMDS_API_VERSIONS, SAMPLE_VM
+from minprov.model import GoalState
+from minprov.report import build_health_json, build_health_xml
+from minprov.wire import parse_goal_state
+from tests.mutations import mutations
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 VM = replace(SAMPLE_VM, incarnation=5)
 VERSION = {"x-ms-version": "2012-11-30"}
@@ -56,10 +66,8 @@ def post_provisioning_health(body: bytes, headers: dict[str, str] = JSON) -> Rep
 @pytest.mark.parametrize("version", ["2012-11-30", "2015-04-05"])
 def test_the_goal_state_has_what_a_report_must_echo(path: str, version: str) -> None:
     request = Request(method="GET", path=path, query=(("comp", "goalstate"),), headers={"x-ms-version": version})
-    root = ElementTree.fromstring(wireserver.answer(VM, request).body)
-    assert root.findtext("Incarnation") == "5"
-    assert root.findtext("Container/ContainerId") == VM.container_id
-    assert root.findtext("Container/RoleInstanceList/RoleInstance/InstanceId") == VM.instance_id
+    state = parse_goal_state(wireserver.answer(VM, request).body)
+    assert (state.incarnation, state.container_id, state.instance_id) == ("5", VM.container_id, VM.instance_id)
 
 
 def test_the_links_lead_back_to_the_name_the_guest_used() -> None:
@@ -211,6 +219,7 @@ def test_json_health_answers_created() -> None:
         b'{"state":"NotReady","details":{}}',
         b'{"state":"NotReady","details":{"subStatus":"ProvisioningFailed"}}',
         b"\xff",
+        b"[" * 100_000,
     ],
 )
 def test_malformed_json_health_is_a_bad_request(body: bytes) -> None:
@@ -225,6 +234,50 @@ def test_json_health_must_be_called_json() -> None:
 def test_json_health_has_the_same_bound_on_the_description() -> None:
     report = {"state": "NotReady", "details": {"subStatus": "ProvisioningFailed", "description": "x" * 4097}}
     assert post_provisioning_health(json.dumps(report).encode()).status == 500
+
+
+# WireServer: what minprov sends
+
+
+@given(description=st.text(max_size=512))
+@pytest.mark.parametrize("substatus", ["Provisioning", "ProvisioningFailed"])
+def test_what_minprov_reports_is_taken_by_both_channels(
+    substatus: Literal["Provisioning", "ProvisioningFailed"], description: str
+) -> None:
+    goal = GoalState(incarnation="5", container_id=VM.container_id, instance_id=VM.instance_id)
+    xml = build_health_xml(goal, state="NotReady", substatus=substatus, description=description)
+    for reply, channel in (
+        (post_health(xml), "xml"),
+        (
+            post_provisioning_health(build_health_json(state="NotReady", substatus=substatus, description=description)),
+            "json",
+        ),
+    ):
+        assert reply.refusal is None
+        assert reply.health is not None
+        assert (reply.health.channel, reply.health.state, reply.health.substatus) == (channel, "NotReady", substatus)
+
+
+# WireServer: whatever comes
+
+
+@given(body=mutations(health_document(FAILED.format("x"))) | st.binary())
+def test_any_xml_report_is_taken_or_refused(body: bytes) -> None:
+    reply = post_health(body)
+    assert (reply.health is None) == (reply.status >= 400) == (reply.refusal is not None)
+
+
+@given(body=mutations(b'{"state":"NotReady","details":{"subStatus":"s","description":"d"}}') | st.binary())
+def test_any_json_report_is_taken_or_refused(body: bytes) -> None:
+    reply = post_provisioning_health(body)
+    assert (reply.health is None) == (reply.status >= 400) == (reply.refusal is not None)
+
+
+@given(path=st.text(), pairs=st.lists(st.tuples(st.text(), st.text()), max_size=3), method=st.text())
+@pytest.mark.parametrize("rules", [imds, wireserver, host_plugin])
+def test_any_request_gets_a_reply(rules: ModuleType, path: str, pairs: list[tuple[str, str]], method: str) -> None:
+    request = Request(method=method, path=f"/{path}", query=tuple(pairs), headers=XML | {"metadata": "true"})
+    assert 200 <= rules.answer(VM, request).status < 600
 
 
 # WireServer: the rest

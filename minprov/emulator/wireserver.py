@@ -175,7 +175,7 @@ def _answer_provisioning_health(_vm: VirtualMachine, request: Request) -> Reply:
     _require_content_type(request, "application/json")
     try:
         document = json.loads(request.body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _RefusalError(400, "InvalidJson", f"The health report is not JSON: {error}.") from error
     match document:
         case {"state": str(state), "details": {"subStatus": str(substatus), "description": str(description)}}:
