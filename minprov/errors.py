@@ -56,6 +56,12 @@ class Reason(Enum):
         "Neither provisioning media nor IMDS delivered the VM's properties before the deadline.",
         "Check that the kernel has sr_mod with hv_storvsc or ata_piix, and that 169.254.169.254 is reachable.",
     )
+    NO_REPORT = (
+        "no report",
+        os.EX_NOINPUT,
+        "`minprov status` found no report: minprov has not run on this system, or keeps its state elsewhere.",
+        "Look at the unit's log: `journalctl -u minprov`.",
+    )
     MEDIA_NOT_FOUND = (
         "provisioning media not found",
         os.EX_NOINPUT,

@@ -11,14 +11,19 @@ from __future__ import annotations
 import binascii
 import json
 import re
+import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason, excerpt
 from minprov.model import InstanceMetadata, SshPublicKey
 from minprov.names import parse_hostname, parse_username
+from minprov.retry import AttemptFailed, Endpoint, retry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from minprov.transport import Transport
 
 ENDPOINT = "http://169.254.169.254"
 HEADERS = {"Metadata": "true"}
@@ -30,6 +35,20 @@ FALLBACK_INSTANCE_PATH = "/metadata/instance?api-version=2019-06-01"
 MAX_BYTES = 1024 * 1024  # a real answer has 3 to 100 KiB, most of it userData
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 BOOLEANS = {"true": True, "false": False}
+
+# The documentation's "Errors and debugging"; 404 is not among them, since at first boot it also means "not yet".
+FINAL_STATUSES = frozenset(
+    {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED}
+)
+GONE_LIMIT = 70.0  # seconds for which the documentation says to retry a 410
+IMDS = Endpoint(
+    name="IMDS",
+    connection_failed=Reason.IMDS_CONNECTION,
+    connect_timed_out=Reason.IMDS_CONNECT_TIMEOUT,
+    read_timed_out=Reason.IMDS_READ_TIMEOUT,
+    refused=Reason.IMDS_HTTP,
+    final_statuses=FINAL_STATUSES,
+)
 
 
 def parse_instance(data: bytes) -> InstanceMetadata:
@@ -57,6 +76,35 @@ def parse_instance(data: bytes) -> InstanceMetadata:
         has_custom_data=extended.boolean("hasCustomData"),
         pps_type=_pps_type(extended),
     )
+
+
+async def fetch_instance(transport: Transport, base_url: str, *, deadline: float) -> InstanceMetadata:
+    """Return what IMDS says of this VM.
+
+    A 400 means that the service does not know the api-version: the older one is asked for from then on.
+
+    Raises:
+        ProvisioningError: the last attempt's, when none succeeds before the deadline or one is refused for good.
+    """
+    path = INSTANCE_PATH
+    gone_since: float | None = None
+
+    async def ask() -> InstanceMetadata:
+        nonlocal path, gone_since
+        try:
+            return parse_instance(await transport.attempt(IMDS, "GET", base_url + path, headers=HEADERS))
+        except AttemptFailed as refusal:
+            if refusal.status == HTTPStatus.BAD_REQUEST and path == INSTANCE_PATH:
+                path, refusal.final, refusal.delay = FALLBACK_INSTANCE_PATH, False, 0.0
+            if refusal.status == HTTPStatus.GONE:
+                gone_since = gone_since or time.monotonic()
+                refusal.final = time.monotonic() - gone_since > GONE_LIMIT
+            raise
+        except ProvisioningError as error:
+            # Empty and truncated answers with status 200 have been seen to be followed by good ones.
+            raise AttemptFailed(error) from error
+
+    return await retry(ask, deadline=deadline)
 
 
 def _parse_object(data: bytes) -> dict[str, object]:

@@ -174,6 +174,23 @@ def find_media(
         surroundings.pause(POLL_INTERVAL)
 
 
+def holds_disc(device: str) -> bool:
+    """Tell whether a disc is in a drive.
+
+    Raises:
+        ProvisioningError: MEDIA_UNREADABLE or NOT_PERMITTED, when the drive cannot be asked.
+
+    """
+    try:
+        with _open(device, os.O_NONBLOCK) as descriptor:
+            _require_disc(device, descriptor)
+    except ProvisioningError as fault:
+        if fault.reason is not Reason.MEDIA_NOT_FOUND:
+            raise
+        return False
+    return True
+
+
 def eject(device: str) -> None:
     """Open the tray of a drive.
 

@@ -5,7 +5,7 @@ Parsers create these and nothing else does: a value that exists is well formed. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class Secret:
@@ -27,8 +27,7 @@ class Secret:
         return self._value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SshPublicKey:
+class SshPublicKey(NamedTuple):
     """A key as a source delivered it: `value` is absent when the media names a certificate by fingerprint only."""
 
     value: str | None
@@ -36,8 +35,7 @@ class SshPublicKey:
     fingerprint: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OvfEnv:
+class OvfEnv(NamedTuple):
     """The LinuxProvisioningConfigurationSet and PlatformSettings of an ovf-env."""
 
     hostname: str
@@ -51,8 +49,7 @@ class OvfEnv:
     provision_guest_proxy_agent: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceMetadata:
+class InstanceMetadata(NamedTuple):
     """What IMDS says of this VM. It never carries the password or customData."""
 
     vm_id: str | None = None
@@ -65,8 +62,7 @@ class InstanceMetadata:
     pps_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GoalState:
+class GoalState(NamedTuple):
     """What a health report must echo to be accepted."""
 
     incarnation: str

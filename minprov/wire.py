@@ -1,7 +1,7 @@
 """WireServer, the platform's control endpoint: its requests, and what its goal state says.
 
 The goal state tells which incarnation of which container this VM is; a health report must echo that to be accepted.
-`parse_goal_state` is pure.
+`parse_goal_state` is pure; the clients get the transport as an argument.
 
 Microsoft documents neither; names and headers are those of WALinuxAgent (`common/protocol/wire.py`, `goal_state.py`),
 cloud-init (`sources/helpers/azure.py`) and azure-init (`libazureinit/src/goalstate.rs`, `health.rs`).
@@ -9,9 +9,20 @@ cloud-init (`sources/helpers/azure.py`) and azure-init (`libazureinit/src/goalst
 
 from __future__ import annotations
 
-from minprov.errors import Reason
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+
+from minprov.errors import ProvisioningError, Reason
 from minprov.model import GoalState
+from minprov.report import build_health_json, build_health_xml
+from minprov.retry import AttemptFailed, Endpoint, retry
 from minprov.xmldoc import parse_document
+
+if TYPE_CHECKING:
+    from minprov.transport import Transport
+
+logger = logging.getLogger(__name__)
 
 ENDPOINT = "http://168.63.129.16"
 HEADERS = {"x-ms-version": "2012-11-30", "x-ms-agent-name": "minprov"}
@@ -21,6 +32,26 @@ HEALTH_HEADERS = HEADERS | {"Content-Type": "text/xml;charset=utf-8"}
 # The second channel, which needs no goal state. azure-init uses it alone.
 JSON_HEALTH_PATH = "/provisioning/health"
 JSON_HEALTH_HEADERS = {"Content-Type": "application/json", "x-ms-guest-agent-name": "minprov"}
+
+
+# What azure-init does not retry (`libazureinit/src/http.rs`); waagent retries 403, as throttling.
+FINAL_STATUSES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.METHOD_NOT_ALLOWED})
+WIRESERVER = Endpoint(
+    name="WireServer",
+    connection_failed=Reason.WIRESERVER_CONNECTION,
+    connect_timed_out=Reason.WIRESERVER_TIMEOUT,
+    read_timed_out=Reason.WIRESERVER_TIMEOUT,
+    refused=Reason.WIRESERVER_HTTP,
+    final_statuses=FINAL_STATUSES,
+)
+ATTEMPTS_BEFORE_JSON = 3
+
+
+class Delivery(NamedTuple):
+    """How a health report reached the platform: by the ``xml`` or the ``json`` channel, after so many attempts."""
+
+    channel: str
+    attempts: int
 
 
 def parse_goal_state(data: bytes) -> GoalState:
@@ -42,3 +73,82 @@ def parse_goal_state(data: bytes) -> GoalState:
         container_id=container.required_text("ContainerId"),
         instance_id=instance.required_text("InstanceId"),
     )
+
+
+async def fetch_goal_state(transport: Transport, base_url: str, *, deadline: float) -> GoalState:
+    """Return the current goal state.
+
+    Raises:
+        ProvisioningError: the last attempt's, when none succeeds before the deadline.
+    """
+    return await retry(lambda: _attempt_goal_state(transport, base_url), deadline=deadline)
+
+
+async def report_health(
+    transport: Transport,
+    base_url: str,
+    *,
+    deadline: float,
+    goal_state: GoalState | None = None,
+    failure: str | None = None,
+) -> Delivery:
+    """Report Ready, or NotReady with the description of a failure, by whichever channel accepts it first.
+
+    The XML report answers a goal state: the given one serves the first attempt, and each further attempt fetches it
+    anew, since a stale incarnation is refused with 410 (afterburn#461). JSON needs none; it is tried once XML was
+    refused for good or failed `ATTEMPTS_BEFORE_JSON` times. Neither is given up before the deadline, since without a
+    report the platform waits 40 minutes for one.
+
+    Raises:
+        ProvisioningError: the last XML attempt's, when neither channel accepts the report before the deadline.
+    """
+    attempts = 0
+
+    async def deliver() -> Delivery:
+        nonlocal attempts, goal_state
+        attempts += 1
+        try:
+            current, goal_state = goal_state or await _attempt_goal_state(transport, base_url), None
+            await _post_xml(transport, base_url, current, failure)
+            return Delivery(channel="xml", attempts=attempts)
+        except AttemptFailed as refusal:
+            logger.info("health report by XML: %s", refusal.error)
+            if not refusal.final and attempts < ATTEMPTS_BEFORE_JSON:
+                if refusal.status == HTTPStatus.GONE:
+                    refusal.delay = 0.0
+                raise
+            xml_refusal = refusal
+        try:
+            await _post_json(transport, base_url, failure)
+            return Delivery(channel="json", attempts=attempts)
+        except AttemptFailed as refusal:
+            logger.info("health report by JSON: %s", refusal.error)
+            raise AttemptFailed(xml_refusal.error, delay=xml_refusal.delay) from refusal
+
+    return await retry(deliver, deadline=deadline)
+
+
+async def _attempt_goal_state(transport: Transport, base_url: str) -> GoalState:
+    body = await transport.attempt(WIRESERVER, "GET", base_url + GOAL_STATE_PATH, headers=HEADERS)
+    try:
+        return parse_goal_state(body)
+    except ProvisioningError as error:
+        raise AttemptFailed(error) from error
+
+
+async def _post_xml(transport: Transport, base_url: str, goal_state: GoalState, failure: str | None) -> None:
+    body = (
+        build_health_xml(goal_state, state="Ready")
+        if failure is None
+        else build_health_xml(goal_state, state="NotReady", substatus="ProvisioningFailed", description=failure)
+    )
+    await transport.attempt(WIRESERVER, "POST", base_url + HEALTH_PATH, headers=HEALTH_HEADERS, body=body)
+
+
+async def _post_json(transport: Transport, base_url: str, failure: str | None) -> None:
+    body = (
+        build_health_json(state="Ready")
+        if failure is None
+        else build_health_json(state="NotReady", substatus="ProvisioningFailed", description=failure)
+    )
+    await transport.attempt(WIRESERVER, "POST", base_url + JSON_HEALTH_PATH, headers=JSON_HEALTH_HEADERS, body=body)

@@ -96,7 +96,7 @@ def test_elements_are_matched_by_namespace_whatever_the_prefix() -> None:
 
 def parts(data: bytes) -> dict[str, object]:
     env = parse_ovf_env(data)
-    return {name: getattr(env, name) for name in env.__slots__}
+    return env._asdict()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,160 @@
+"""Carry out a plan's steps on a system: the only module that has anything changed.
+
+Independent steps run at the same time, each after the steps it needs. A step is: look, bring about, look again; what
+held at the first look is left alone, what does not hold at the second is a failure, whatever the tools said. A failed
+step takes down those that need it and no others, so that one report tells everything that is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from minprov.actions import (
+    Action,
+    CheckProxyAgent,
+    ConfigureSshd,
+    EjectMedia,
+    EnsureHostKeys,
+    EnsureUser,
+    ExecuteCustomData,
+    GrantSudo,
+    Policy,
+    SetHostname,
+    SetPassword,
+    StoreFile,
+    WriteAuthorizedKeys,
+)
+from minprov.errors import ProvisioningError, Reason
+from minprov.plan import Step
+from minprov.properties import (
+    authorized_keys,
+    custom_data_run,
+    drive,
+    host_keys,
+    hostname,
+    password,
+    proxy_agent,
+    sshd,
+    stored_file,
+    sudo,
+    user,
+)
+from minprov.properties.inspection import Inspection
+from minprov.result import ActionResult, State
+from minprov.system import System
+from minprov.timeline import Timeline
+
+logger = logging.getLogger(__name__)
+
+Inspect = Callable[[System, Any], Awaitable[Inspection]]
+Converge = Callable[[System, Any], Awaitable[None]]
+
+HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
+    CheckProxyAgent: (proxy_agent.inspect, proxy_agent.converge),
+    SetHostname: (hostname.inspect, hostname.converge),
+    EnsureUser: (user.inspect, user.converge),
+    SetPassword: (password.inspect, password.converge),
+    WriteAuthorizedKeys: (authorized_keys.inspect, authorized_keys.converge),
+    EnsureHostKeys: (host_keys.inspect, host_keys.converge),
+    ConfigureSshd: (sshd.inspect, sshd.converge),
+    GrantSudo: (sudo.inspect, sudo.converge),
+    StoreFile: (stored_file.inspect, stored_file.converge),
+    ExecuteCustomData: (custom_data_run.inspect, custom_data_run.converge),
+    EjectMedia: (drive.inspect, drive.converge),
+}
+
+# sshd -T needs host keys. Password login is not opened before the password is set, nor root given to an account that
+# may yet turn out to be refused.
+NEEDS: dict[type[Action], tuple[type[Action], ...]] = {
+    SetPassword: (EnsureUser,),
+    WriteAuthorizedKeys: (EnsureUser,),
+    GrantSudo: (EnsureUser,),
+    ConfigureSshd: (EnsureHostKeys, SetPassword),
+    ExecuteCustomData: (SetHostname, EnsureUser, SetPassword, WriteAuthorizedKeys, GrantSudo, StoreFile),
+}
+
+
+async def preview(steps: Sequence[Step], system: System) -> tuple[ActionResult, ...]:
+    """Tell what `apply` would do; changes nothing."""
+    return tuple([await _preview(step, system) for step in steps])
+
+
+async def apply(steps: Sequence[Step], system: System, timeline: Timeline) -> tuple[ActionResult, ...]:
+    """Carry out the steps and return their results in the same order; a failed one raises nothing."""
+    tasks: dict[type[Action], list[asyncio.Task[ActionResult]]] = {}
+    async with asyncio.TaskGroup() as group:
+        for step in steps:
+            kind = type(step.action)
+            needed = [task for need in NEEDS.get(kind, ()) for task in tasks.get(need, ())]
+            task = group.create_task(_carry_out(step, needed, system, timeline), name=step.name)
+            tasks.setdefault(kind, []).append(task)
+    results = {task.get_name(): task.result() for group_tasks in tasks.values() for task in group_tasks}
+    return tuple(results[step.name] for step in steps)
+
+
+def first_required_failure(results: Sequence[ActionResult]) -> ProvisioningError | None:
+    """Return the error that forbids Ready, if there is one: that of the first failure others did not cause."""
+    for result in results:
+        if result.error is not None and result.policy is Policy.REQUIRED:
+            return result.error
+    return None
+
+
+async def _preview(step: Step, system: System) -> ActionResult:
+    if step.policy is Policy.OFF:
+        return _result(step, State.OFF, "switched off")
+    inspect, _ = HANDLERS[type(step.action)]
+    try:
+        found = await inspect(system, step.action)
+        if not found.holds and step.target.startswith("/"):
+            system.check_writable(step.target)
+    except ProvisioningError as error:
+        return _result(step, State.FAILED, str(error), error)
+    return _result(step, State.UNCHANGED if found.holds else State.PLANNED, found.present)
+
+
+async def _carry_out(
+    step: Step, needed: Sequence[asyncio.Task[ActionResult]], system: System, timeline: Timeline
+) -> ActionResult:
+    if step.policy is Policy.OFF:
+        return _result(step, State.OFF, "switched off")
+    for task in needed:
+        result = await task
+        if result.error is not None:
+            return _result(step, State.FAILED, f"not attempted: {result.action} failed", result.error)
+    with timeline.span(step.name):
+        try:
+            return await _converge(step, system)
+        except ProvisioningError as error:
+            level = logging.ERROR if step.policy is Policy.REQUIRED else logging.WARNING
+            logger.log(level, "%s failed: %s", step.name, error)
+            return _result(step, State.FAILED, str(error), error)
+
+
+async def _converge(step: Step, system: System) -> ActionResult:
+    action = step.action
+    inspect, converge = HANDLERS[type(action)]
+    before = await inspect(system, action)
+    if before.holds:
+        logger.info("%s: unchanged, %s", step.name, before.present)
+        return _result(step, State.UNCHANGED, before.present)
+    await converge(system, action)
+    after = await inspect(system, action)
+    if not after.holds:
+        raise ProvisioningError(Reason.READ_BACK, action=step.name, target=step.target, found=after.present)
+    logger.info("%s: %s, was: %s", step.name, after.present, before.present)
+    return _result(step, State.CHANGED, f"{after.present} (was: {before.present})")
+
+
+def _result(step: Step, state: State, detail: str, error: ProvisioningError | None = None) -> ActionResult:
+    return ActionResult(
+        action=step.name,
+        target=step.target,
+        policy=step.policy,
+        state=state,
+        detail=detail,
+        error=error,
+    )

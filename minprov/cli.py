@@ -1,0 +1,256 @@
+"""The command line: flags, logging, the event loop, what is printed, the exit status."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from minprov import __version__
+from minprov.config import CONFIG_FILE, Loop, Options, load
+from minprov.errors import ProvisioningError, Reason
+from minprov.identity import AZURE_CHASSIS_ASSET_TAG, Identity, read_identity
+from minprov.paths import resolve_beneath
+from minprov.result import Outcome, Result, to_document
+from minprov.state import READY, REPORT, holds
+
+if TYPE_CHECKING:
+    import argparse
+    import asyncio
+    from collections.abc import Callable
+
+OFF_AZURE_LIMIT = 1.2
+"""Seconds a dry run looks around on a machine whose firmware does not name Azure."""
+KILL_GRACE = 9.0
+"""Seconds after the deadline at which the kernel ends the process, whatever it is doing."""
+LOG_LEVELS = ("debug", "info", "warning", "error")
+JOURNAL_PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}  # sd-daemon(3)
+# Flags that are settings, by the name that both have.
+SETTINGS: dict[str, Callable[[Any], object]] = {
+    "media": tuple,
+    "imds_url": str,
+    "wireserver_url": str,
+    "timeout": float,
+    "loop": Loop,
+    "log_level": str,
+}
+
+
+def run(argv: list[str]) -> int:
+    """Run the command line, print what came of it on stdout, and return the exit status."""
+    try:
+        flags = vars(_build_parser().parse_args(argv)) if argv else {}
+        if flags.get("command") == "status":
+            document = _read_report(flags)
+            _print(document, as_json=flags.get("json", False))
+            return os.EX_OK
+        document = to_document(_execute(flags))
+    except ProvisioningError as error:
+        if "--json" not in argv:
+            sys.stderr.write(f"minprov: {error}\n{error.reason.action}\n")
+            return error.reason.exit_status
+        document = to_document(Result(error=error))
+    _print(document, as_json="--json" in argv)
+    return document["error"]["exit_status"] if document["error"] else os.EX_OK
+
+
+def _execute(flags: dict[str, Any]) -> Result:
+    root, dry_run = flags.get("root", "/"), flags.get("dry_run", False)
+    if flags.get("emulated") and not dry_run and os.path.realpath(root) == "/":
+        raise ProvisioningError(Reason.USAGE, detail="--emulated needs --dry-run, or a --root other than /")
+    if not os.path.isdir(root):
+        raise ProvisioningError(Reason.USAGE, detail=f"--root {root} is not a directory")
+    if not dry_run and os.geteuid() != 0:
+        raise ProvisioningError(Reason.NOT_PERMITTED, detail="provisioning needs root", hint="try --dry-run")
+    settings: dict[str, Any] = {name: convert(flags[name]) for name, convert in SETTINGS.items() if name in flags}
+    refusal = None
+    try:
+        options = load(flags.get("config"), **settings)
+    except ProvisioningError as error:
+        if dry_run:
+            raise
+        options, refusal = Options(**settings), error  # the platform is to be told, which the defaults are good for
+    _set_up_logging("warning" if dry_run and "log_level" not in flags else options.log_level)
+    identity = read_identity()
+    state_dir = resolve_beneath(root, options.state_dir)
+    if not dry_run and not flags.get("force") and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
+        return Result(outcome=Outcome.ALREADY_PROVISIONED, vm_id=identity.vm_id)
+    return _run_in_loop(options, identity, flags, refusal)
+
+
+def _run_in_loop(
+    options: Options, identity: Identity, flags: dict[str, Any], refusal: ProvisioningError | None
+) -> Result:
+    import asyncio
+    import gc
+    import resource
+    import signal
+
+    # Nothing here lives long enough for a collection to pay, and imports alone would set off dozens.
+    gc.disable()
+    # A core file would hold the password.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    elsewhere = not (identity.on_azure or flags.get("emulated") or _has_own_sources(options))
+    if flags.get("dry_run") and elsewhere:
+        options = options._replace(timeout=min(options.timeout, OFF_AZURE_LIMIT), media_wait=0.1)
+    loop = _new_event_loop(options.loop)
+    asyncio.set_event_loop(loop)
+    main = loop.create_task(_main(options, identity, flags, refusal))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, main.cancel)
+    signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
+    result = loop.run_until_complete(main)
+    # The loop is not closed: that would wait for threads, one of which a drive may hold for ever.
+    if elsewhere and flags.get("dry_run") and result.error and result.plan is None:
+        firmware = identity.chassis_asset_tag or "unknown"
+        hint = "try `python -m minprov --dry-run --emulated`"
+        result.error = ProvisioningError(Reason.NOT_AZURE, chassis_asset_tag=firmware, hint=hint)
+    return result
+
+
+async def _main(
+    options: Options, identity: Identity, flags: dict[str, Any], refusal: ProvisioningError | None
+) -> Result:
+    from minprov.provision import Run
+    from minprov.system import System
+
+    async with AsyncExitStack() as stack:
+        if flags.get("emulated"):
+            try:
+                from minprov.emulator.sample import emulated_platform
+            except ImportError as error:
+                raise ProvisioningError(Reason.USAGE, detail="this installation has no emulator") from error
+            platform = await stack.enter_async_context(emulated_platform())
+            options = options._replace(
+                media=options.media or (platform.media,),
+                imds_url=platform.imds_url,
+                wireserver_url=platform.wireserver_url,
+            )
+            identity = Identity(
+                chassis_asset_tag=AZURE_CHASSIS_ASSET_TAG, dmi_uuid=platform.vm_id, vm_id=platform.vm_id
+            )
+        current = Run(options, System(flags.get("root", "/")), identity)
+        if refusal:
+            return await current.refuse(refusal)
+        if flags.get("dry_run"):
+            return await current.dry_run()
+        return await current.provision(force=flags.get("force", False))
+
+
+def _has_own_sources(options: Options) -> bool:
+    defaults = Options()
+    return any(getattr(options, name) != getattr(defaults, name) for name in ("media", "imds_url", "wireserver_url"))
+
+
+def _new_event_loop(choice: Loop) -> asyncio.AbstractEventLoop:
+    import asyncio
+
+    if choice is not Loop.ASYNCIO:
+        try:
+            import uvloop
+        except ImportError:
+            if choice is Loop.UVLOOP:
+                logging.getLogger(__name__).warning("uvloop is not installed: asyncio's own loop is used")
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def _set_up_logging(level: str) -> None:
+    prefix = ""
+    if "JOURNAL_STREAM" in os.environ:
+        logging.setLogRecordFactory(_JournalRecord)
+        prefix = "<%(priority)d>"
+    level = os.environ.get("SYSTEMD_LOG_LEVEL", level).upper()
+    logging.basicConfig(format=f"{prefix}minprov: %(message)s", level=level if level.lower() in LOG_LEVELS else "INFO")
+
+
+class _JournalRecord(logging.LogRecord):
+    @property
+    def priority(self) -> int:
+        return JOURNAL_PRIORITIES.get(self.levelname, 6)
+
+
+def _read_report(flags: dict[str, Any]) -> dict[str, Any]:
+    options = load(flags.get("config"))
+    path = f"{resolve_beneath(flags.get('root', '/'), options.state_dir)}/{REPORT}"
+    try:
+        with open(path, encoding="utf-8") as stream:
+            document: dict[str, Any] = json.load(stream)
+    except FileNotFoundError as error:
+        raise ProvisioningError(Reason.NO_REPORT, path=path) from error
+    except PermissionError as error:
+        raise ProvisioningError(Reason.NOT_PERMITTED, path=path, detail="the report is for root") from error
+    except (OSError, ValueError) as error:
+        raise ProvisioningError(Reason.NO_REPORT, path=path, detail=error) from error
+    return document
+
+
+def _print(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        text = json.dumps(document, indent=2)
+    else:
+        from minprov.render import render
+
+        text = render(document)
+    sys.stdout.write(text + "\n")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise ProvisioningError(Reason.USAGE, detail=message, hint="see minprov --help")
+
+    def seconds(text: str) -> float:
+        value = float(text)
+        if not 0 < value < float("inf"):
+            raise ValueError(text)
+        return value
+
+    defaults = Options()
+    parser = Parser(
+        prog="minprov",
+        description="Provision this machine as the Azure VM it is, once, and tell the platform that it is ready.",
+        epilog="Exit statuses are those of sysexits.h; 0 means done, or nothing to do.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "command", nargs="?", default=None, choices=["status"], help="status: print the last run's report"
+    )
+    sources = parser.add_argument_group("sources")
+    sources.add_argument(
+        "--media",
+        metavar="PATH",
+        action="append",
+        help="device, image file, directory or ovf-env.xml to read; may repeat (default: discover the drive)",
+    )
+    sources.add_argument("--imds-url", metavar="URL", help=f"metadata service (default: {defaults.imds_url})")
+    sources.add_argument("--wireserver-url", metavar="URL", help=f"WireServer (default: {defaults.wireserver_url})")
+    sources.add_argument(
+        "--emulated",
+        action="store_true",
+        help="use the built-in emulated platform; with --dry-run or --root (default: no)",
+    )
+    effects = parser.add_argument_group("effects")
+    effects.add_argument(
+        "--dry-run", action="store_true", help="show what would change; write and post nothing (default: no)"
+    )
+    effects.add_argument("--root", metavar="DIR", help="apply to the tree at DIR (default: /)")
+    effects.add_argument("--force", action="store_true", help="apply again what an earlier run applied (default: no)")
+    effects.add_argument(
+        "--timeout", metavar="SECONDS", type=seconds, help=f"for the whole run (default: {defaults.timeout:g})"
+    )
+    effects.add_argument("--config", metavar="FILE", help=f"and FILE.d/*.toml (default: {CONFIG_FILE}, if there)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
+    output.add_argument("--log-level", choices=LOG_LEVELS, help=f"to stderr (default: {defaults.log_level})")
+    output.add_argument("--version", action="version", version=f"minprov {__version__}")
+    debugging = parser.add_argument_group("debugging")
+    debugging.add_argument("--loop", choices=[loop.value for loop in Loop], help="event loop (default: auto)")
+    return parser

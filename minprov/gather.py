@@ -1,0 +1,240 @@
+"""Ask the three sources at the same time: provisioning media, IMDS, goal state.
+
+Each source ends as a value or as the error that kept it away; what is missing is decided on by whoever needs it. A
+drive may block for ever, so the media is read in a thread that can be left behind. The HTTP client is loaded in
+another one, while media and tools are waited for: its import takes longer than all the rest of a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+from minprov.config import Options
+from minprov.errors import ProvisioningError, Reason
+from minprov.imds import fetch_instance
+from minprov.media import Media, find_media
+from minprov.model import GoalState, InstanceMetadata, OvfEnv
+from minprov.ovf import parse_ovf_env, redact
+from minprov.plan import Evidence, is_complete
+from minprov.result import Result, Source, SourceState
+from minprov.system import in_thread
+from minprov.timeline import Timeline
+from minprov.wire import fetch_goal_state
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from minprov.transport import Transport
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MEDIA_LIMIT = 30.0
+"""Seconds after which a drive that does not answer is left behind; the kernel gives each of its commands as long."""
+IMDS_LIMIT = 300.0
+"""Seconds for IMDS where something is lacking without it: Microsoft's advice in azure-init#63."""
+IMDS_GRACE = 2.0
+"""Seconds more for IMDS once all else is done, where nothing required is lacking without it."""
+NOT_ANSWERED = Source(state=SourceState.SKIPPED, detail="no answer by the time the run ended or went on without it")
+# Faults of the disc, which IMDS can stand in for. An ovf-env that is there and cannot be used is another matter: it is
+# what the platform has to say, and acting on something else would be a guess.
+MEDIA_FAULTS = frozenset(
+    {
+        Reason.MEDIA_NOT_FOUND,
+        Reason.MEDIA_UNREADABLE,
+        Reason.MEDIA_CORRUPT,
+        Reason.MEDIA_UNSUPPORTED,
+        Reason.NOT_PERMITTED,
+    }
+)
+# Reasons that say that a source is not there, and not that it is in a bad way.
+NOT_THERE = frozenset(
+    {
+        Reason.MEDIA_NOT_FOUND,
+        Reason.IMDS_CONNECTION,
+        Reason.IMDS_CONNECT_TIMEOUT,
+        Reason.WIRESERVER_CONNECTION,
+        Reason.WIRESERVER_TIMEOUT,
+    }
+)
+
+
+class Sources:
+    """The sources of one run, being asked from the moment this is entered to the moment it is left.
+
+    `result` is kept up to date with what became of each.
+    """
+
+    def __init__(self, options: Options, result: Result, timeline: Timeline, *, deadline: float) -> None:
+        self._options = options
+        self._result = result
+        self._timeline = timeline
+        self._deadline = deadline
+        self._group = asyncio.TaskGroup()
+        self._stack = AsyncExitStack()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._media_error: ProvisioningError | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self._result.media = self._result.imds = self._result.goal_state = NOT_ANSWERED
+        self._transport = self._start(self._open_transport())
+        self._media = self._start(self._read_media())
+        self._instance = self._start(self._fetch_instance())
+        self._goal_state = self._start(self._fetch_goal_state())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        try:
+            await self._group.__aexit__(kind, error, traceback)
+        finally:
+            await self._stack.aclose()
+
+    async def transport(self) -> Transport:
+        """Return the HTTP client, once it is loaded."""
+        return await asyncio.shield(self._transport)
+
+    async def enough(self) -> Evidence:
+        """Return the evidence as soon as it is enough to plan with: that of complete media, else also that of IMDS.
+
+        Raises `ProvisioningError` when the media carries an ovf-env that cannot be used, or when no source delivered.
+        """
+        media = await asyncio.shield(self._media)
+        if self._media_error and self._media_error.reason not in MEDIA_FAULTS:
+            raise self._media_error
+        if media and media.ovf and is_complete(media.ovf, self._options):
+            return media
+        instance = await asyncio.shield(self._instance)
+        if media or instance:
+            return (media or Evidence())._replace(instance=instance)
+        if self._options.media and self._media_error:
+            raise self._media_error
+        raise ProvisioningError(Reason.NO_SOURCE, media=self._result.media.detail, imds=self._result.imds.detail)
+
+    async def all(self, evidence: Evidence) -> Evidence:
+        """Return the evidence completed by IMDS, which is given a little more time if it has not answered yet."""
+        if evidence.instance is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(IMDS_GRACE):
+                    return evidence._replace(instance=await asyncio.shield(self._instance))
+        return evidence
+
+    async def goal_state(self, grace: float = 0) -> GoalState | None:
+        """Return the goal state if it is there by now, or within the grace."""
+        await asyncio.wait([self._goal_state], timeout=grace)
+        return self._goal_state.result() if self._goal_state.done() else None
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._group.create_task(work)
+        self._tasks.append(task)
+        return task
+
+    async def _open_transport(self) -> Transport:
+        return await self._stack.enter_async_context(open_transport(self._timeline))
+
+    async def _read_media(self) -> Evidence | None:
+        parsed: dict[bytes, OvfEnv] = {}
+
+        def accept(document: bytes) -> None:
+            parsed[document] = parse_ovf_env(document)
+
+        def find() -> Media:
+            return find_media(self._options.media, wait=self._options.media_wait, accept=accept)
+
+        try:
+            with self._timeline.span("media"):
+                async with asyncio.timeout(MEDIA_LIMIT):
+                    media = await _in_abandonable_thread(find)
+        except (ProvisioningError, TimeoutError) as failure:
+            error = failure
+            if not isinstance(error, ProvisioningError):
+                error = ProvisioningError(Reason.MEDIA_UNREADABLE, detail=f"no answer in {MEDIA_LIMIT:g} s")
+            self._result.media = _failed(error)
+            self._media_error = error
+            return None
+        logger.info("media: %s", media.detail)
+        self._result.media = Source(state=SourceState.FOUND, detail=media.detail)
+        return Evidence(
+            ovf=parsed[media.ovf_env],
+            redacted_ovf_env=redact(media.ovf_env),
+            custom_data_bin=media.custom_data,
+            device=media.device,
+        )
+
+    async def _fetch_instance(self) -> InstanceMetadata | None:
+        deadline = min(self._deadline, asyncio.get_running_loop().time() + IMDS_LIMIT)
+        transport = await self.transport()
+        try:
+            instance = await fetch_instance(transport, self._options.imds_url, deadline=deadline)
+        except ProvisioningError as error:
+            self._result.imds = _failed(error)
+            return None
+        self._result.imds = Source(state=SourceState.FOUND, detail=self._options.imds_url)
+        return instance
+
+    async def _fetch_goal_state(self) -> GoalState | None:
+        transport = await self.transport()
+        try:
+            goal_state = await fetch_goal_state(transport, self._options.wireserver_url, deadline=self._deadline)
+        except ProvisioningError as error:
+            self._result.goal_state = _failed(error)
+            return None
+        detail = f"{self._options.wireserver_url}, incarnation {goal_state.incarnation}"
+        self._result.goal_state = Source(state=SourceState.FOUND, detail=detail)
+        return goal_state
+
+
+@asynccontextmanager
+async def open_transport(timeline: Timeline) -> AsyncIterator[Transport]:
+    """Load the HTTP client beside the event loop and open a session."""
+    with timeline.span("load HTTP client"):
+        transport = await in_thread(_load_transport)
+    async with transport(timeline) as session:
+        yield session
+
+
+def _failed(error: ProvisioningError) -> Source:
+    logger.info("%s", error)
+    missing = error.reason in NOT_THERE
+    return Source(state=SourceState.MISSING if missing else SourceState.FAILED, detail=str(error))
+
+
+def _load_transport() -> type[Transport]:
+    from minprov.transport import Transport
+
+    return Transport
+
+
+async def _in_abandonable_thread(function: Callable[[], T]) -> T:
+    """Run a call that may never return; unlike an executor's thread, this one does not hold up the exit."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast("T", value))
+
+    def work() -> None:
+        try:
+            outcome: tuple[T | None, BaseException | None] = (function(), None)
+        except BaseException as error:  # carried to whoever waits
+            outcome = (None, error)
+        with suppress(RuntimeError):  # nobody waits any more: the loop is closed
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=work, name="media", daemon=True).start()
+    return await future

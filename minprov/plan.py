@@ -1,0 +1,265 @@
+"""Decide what to change: every precedence rule between media, IMDS and configuration lives here.
+
+Pure: what the sources delivered goes in, steps come out. No clock, no randomness (the salt is an argument), no system.
+A complete ovf-env is authoritative; IMDS fills what it lacks and stands in for it where there is no media.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, NamedTuple, TypeVar
+
+from minprov.actions import (
+    Action,
+    CheckProxyAgent,
+    ConfigureSshd,
+    EjectMedia,
+    EnsureHostKeys,
+    EnsureUser,
+    ExecuteCustomData,
+    GrantSudo,
+    Policy,
+    SetHostname,
+    SetPassword,
+    StoreFile,
+    WriteAuthorizedKeys,
+)
+from minprov.config import AskPassword, OnMissing, Options
+from minprov.errors import ProvisioningError, Reason
+from minprov.model import InstanceMetadata, OvfEnv, Secret, SshPublicKey
+from minprov.sshkeys import normalise_keys
+
+T = TypeVar("T")
+
+
+class Evidence(NamedTuple):
+    """What the sources delivered: the media's part is absent without media, `instance` without IMDS."""
+
+    ovf: OvfEnv | None = None
+    redacted_ovf_env: bytes | None = None
+    custom_data_bin: bytes | None = None
+    device: str | None = None
+    instance: InstanceMetadata | None = None
+
+
+class Sourced(NamedTuple, Generic[T]):
+    """A value and where it came from: ``media``, ``imds`` or ``config``."""
+
+    value: T
+    source: str
+
+
+class Properties(NamedTuple):
+    """The VM-create properties as chosen among the sources; absent ones are in none of them."""
+
+    hostname: Sourced[str] | None
+    username: Sourced[str] | None
+    password: Sourced[Secret] | None
+    ssh_public_keys: Sourced[tuple[str, ...]] | None
+    disable_ssh_password_authentication: Sourced[bool] | None
+    custom_data: Sourced[bytes] | None
+    user_data: Sourced[bytes] | None
+    shell: Sourced[str]
+    groups: Sourced[tuple[str, ...]]
+
+
+class Step(NamedTuple):
+    """An action with its name and target for people, carried out unless the policy is `Policy.OFF`."""
+
+    name: str
+    target: str
+    policy: Policy
+    action: Action
+
+
+class Plan(NamedTuple):
+    """What a run will do, in the order in which it is told, and where its sources disagree."""
+
+    properties: Properties
+    steps: tuple[Step, ...]
+    differences: tuple[str, ...]
+
+    def beyond(self, earlier: Plan) -> tuple[Step, ...]:
+        """Return the steps that an earlier plan, made from less evidence, does not have."""
+        return tuple(step for step in self.steps if step not in earlier.steps)
+
+
+def is_complete(ovf: OvfEnv, options: Options) -> bool:
+    """Tell whether the media alone is enough, so that nothing has to wait for IMDS."""
+    if not _needs_user(options):
+        return True
+    has_credentials = ovf.password is not None or bool(ovf.ssh_public_keys)
+    every_key_has_a_value = all(key.value is not None for key in ovf.ssh_public_keys)
+    return ovf.username is not None and has_credentials and every_key_has_a_value
+
+
+def plan_provisioning(evidence: Evidence, options: Options, *, salt: str) -> Plan:
+    """Return the plan for this evidence.
+
+    Raises `ProvisioningError` when the VM must not be provisioned from this evidence, when no source has a required
+    property, or when a value cannot be used.
+    """
+    _refuse_preprovisioned(evidence)
+    properties = _choose_properties(evidence, options)
+    _require_properties(properties, evidence, options)
+    return Plan(
+        properties=properties,
+        steps=tuple(_plan_steps(properties, evidence, options, salt)),
+        differences=tuple(_find_differences(evidence)),
+    )
+
+
+def _refuse_preprovisioned(evidence: Evidence) -> None:
+    # A pooled VM has the pool's identity now and gets its own later; see cloud-init's DataSourceAzure.py.
+    ovf, instance = evidence.ovf, evidence.instance
+    if ovf:
+        kind = ovf.preprovisioned_vm_type or ("Running" if ovf.preprovisioned_vm else None)
+    else:
+        kind = instance.pps_type if instance else None
+    if kind and kind.lower() != "none":
+        raise ProvisioningError(Reason.UNSUPPORTED_PREPROVISIONING, type=kind)
+
+
+def _choose_properties(evidence: Evidence, options: Options) -> Properties:
+    ovf, instance = evidence.ovf, evidence.instance or InstanceMetadata()
+    custom_data = _first((ovf.custom_data if ovf else None, "media"), (evidence.custom_data_bin, "media"))
+    return Properties(
+        hostname=_first((ovf.hostname if ovf else None, "media"), (instance.computer_name, "imds")),
+        username=_first((ovf.username if ovf else None, "media"), (instance.admin_username, "imds")),
+        password=_first((ovf.password if ovf else None, "media")),
+        ssh_public_keys=_choose_keys(ovf, instance, options),
+        disable_ssh_password_authentication=_first(
+            (ovf.disable_ssh_password_authentication if ovf else None, "media"),
+            (instance.disable_password_authentication, "imds"),
+        ),
+        custom_data=custom_data,
+        user_data=None if custom_data else _first((instance.user_data, "imds")),
+        shell=Sourced(options.shell, "config"),
+        groups=Sourced(options.groups, "config"),
+    )
+
+
+def _first(*candidates: tuple[T | None, str]) -> Sourced[T] | None:
+    for value, source in candidates:
+        if value is not None:
+            return Sourced(value, source)
+    return None
+
+
+def _choose_keys(ovf: OvfEnv | None, instance: InstanceMetadata, options: Options) -> Sourced[tuple[str, ...]] | None:
+    if options.ssh_keys is Policy.OFF:
+        return None
+    from_media = ovf.ssh_public_keys if ovf else ()
+    # The media may name keys by certificate fingerprint only; IMDS has the same list with the values.
+    if from_media and all(key.value is not None for key in from_media):
+        return Sourced(_normalise(from_media), "media")
+    if instance.ssh_public_keys:
+        return Sourced(_normalise((*instance.ssh_public_keys, *from_media)), "imds")
+    usable = tuple(key for key in from_media if key.value is not None)
+    return Sourced(_normalise(usable), "media") if usable else None
+
+
+def _normalise(keys: tuple[SshPublicKey, ...]) -> tuple[str, ...]:
+    normalised: dict[str, None] = {}
+    for index, key in enumerate(keys):
+        if key.value is not None:
+            normalised.update(dict.fromkeys(normalise_keys(key.value, where=f"key {index} for {key.path}")))
+    return tuple(normalised)
+
+
+def _needs_user(options: Options) -> bool:
+    return Policy.REQUIRED in (options.user, options.password, options.ssh_keys, options.sudo)
+
+
+def _require_properties(properties: Properties, evidence: Evidence, options: Options) -> None:
+    if properties.hostname is None and options.hostname is Policy.REQUIRED:
+        raise ProvisioningError(Reason.MISSING_PROPERTY, property="hostname")
+    if properties.username is None and _needs_user(options):
+        raise ProvisioningError(Reason.MISSING_PROPERTY, property="username")
+    wants_credentials = Policy.REQUIRED in (options.password, options.ssh_keys)
+    if wants_credentials and properties.password is None and properties.ssh_public_keys is None:
+        raise ProvisioningError(Reason.NO_CREDENTIALS, username=properties.username and properties.username.value)
+    promised = evidence.instance is not None and evidence.instance.has_custom_data
+    if promised and properties.custom_data is None and options.custom_data_missing is OnMissing.FAIL:
+        raise ProvisioningError(Reason.MISSING_PROPERTY, property="customData")
+
+
+def _plan_steps(properties: Properties, evidence: Evidence, options: Options, salt: str) -> Iterator[Step]:
+    if evidence.ovf and evidence.ovf.provision_guest_proxy_agent:
+        yield Step("check-proxy-agent", "azure-proxy-agent", Policy.REQUIRED, CheckProxyAgent())
+    if properties.hostname:
+        hostname = properties.hostname.value
+        yield Step("set-hostname", "/etc/hostname", options.hostname, SetHostname(hostname=hostname))
+    if properties.username:
+        yield from _plan_account(properties.username.value, properties, options, salt)
+    yield from _plan_documents(properties, evidence, options)
+    if evidence.device:
+        yield Step("eject-media", evidence.device, options.eject, EjectMedia(device=evidence.device))
+
+
+def _plan_account(username: str, properties: Properties, options: Options, salt: str) -> Iterator[Step]:
+    password, keys = properties.password, properties.ssh_public_keys
+    user = EnsureUser(
+        username=username,
+        shell=options.shell,
+        groups=options.groups,
+        allow_system_account=options.allow_system_account,
+        journal=f"{options.state_dir}/creating-account",
+    )
+    yield Step("ensure-user", username, options.user, user)
+    if password:
+        set_password = SetPassword(username=username, password=password.value, salt=salt)
+        yield Step("set-password", username, options.password, set_password)
+    if keys:
+        write_keys = WriteAuthorizedKeys(username=username, keys=keys.value)
+        yield Step("write-authorized-keys", f"~{username}/.ssh/authorized_keys", options.ssh_keys, write_keys)
+    yield Step("ensure-host-keys", "/etc/ssh", options.host_keys, EnsureHostKeys())
+    allowed = _allow_password_login(properties)
+    if allowed is not None:
+        sshd = ConfigureSshd(username=username, password_authentication=allowed, drop_in=options.sshd_drop_in)
+        yield Step("configure-sshd", sshd.drop_in, options.sshd, sshd)
+    ask = options.sudo_ask_password
+    ask_password = password is not None if ask is AskPassword.AUTO else ask is AskPassword.ALWAYS
+    sudo = GrantSudo(username=username, ask_password=ask_password, path=options.sudo_file)
+    yield Step("grant-sudo", sudo.path, options.sudo, sudo)
+
+
+def _allow_password_login(properties: Properties) -> bool | None:
+    # The control plane sends "false" when the user said nothing (WALinuxAgent#1334), so "false" alone is no wish to
+    # open a hardened image: password login is turned on only for a password that is really there.
+    disable = properties.disable_ssh_password_authentication
+    if disable and disable.value:
+        return False
+    return True if properties.password else None
+
+
+def _plan_documents(properties: Properties, evidence: Evidence, options: Options) -> Iterator[Step]:
+    custom_data, user_data = properties.custom_data, properties.user_data
+    # What a captured image brings along of its first VM's customData or userData is not this VM's.
+    for name, found in (("custom-data", custom_data), ("user-data", user_data)):
+        document = StoreFile(path=f"{options.state_dir}/{name}", contents=found.value if found else None)
+        yield Step(f"write-{name}", document.path, options.custom_data, document)
+    if evidence.redacted_ovf_env is not None:
+        document = StoreFile(path=f"{options.state_dir}/ovf-env.xml", contents=evidence.redacted_ovf_env)
+        yield Step("store-ovf-env", document.path, options.ovf_env, document)
+    if options.custom_data_execute and custom_data and custom_data.value.startswith(b"#!"):
+        program = ExecuteCustomData(path=f"{options.state_dir}/custom-data")
+        yield Step("execute-custom-data", program.path, options.custom_data, program)
+
+
+def _find_differences(evidence: Evidence) -> Iterator[str]:
+    ovf, instance = evidence.ovf, evidence.instance
+    if not ovf or not instance:
+        return
+    pairs: tuple[tuple[str, object, object], ...] = (
+        ("hostname", ovf.hostname, instance.computer_name),
+        ("username", ovf.username, instance.admin_username),
+        (
+            "disable_ssh_password_authentication",
+            ovf.disable_ssh_password_authentication,
+            instance.disable_password_authentication,
+        ),
+    )
+    for name, media, imds in pairs:
+        if media is not None and imds is not None and media != imds:
+            yield f"{name}: media has {media}, IMDS has {imds}"

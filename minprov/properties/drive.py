@@ -1,0 +1,21 @@
+"""The drive that held the provisioning media: an empty one tells the platform that the disc was used."""
+
+from __future__ import annotations
+
+from minprov.actions import EjectMedia
+from minprov.media import eject, holds_disc
+from minprov.properties.inspection import Inspection
+from minprov.system import System, in_thread
+
+
+async def inspect(system: System, action: EjectMedia) -> Inspection:
+    """Ask the drive whether it holds a disc."""
+    del system
+    loaded = await in_thread(holds_disc, action.device)
+    return Inspection(not loaded, "a disc" if loaded else "no disc")
+
+
+async def converge(system: System, action: EjectMedia) -> None:
+    """Open the tray."""
+    del system
+    await in_thread(eject, action.device)

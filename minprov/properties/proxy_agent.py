@@ -1,0 +1,31 @@
+"""The guest proxy agent of the metadata security protocol, which some VMs are created with.
+
+https://learn.microsoft.com/azure/virtual-machines/metadata-security-protocol/overview; the wait is cloud-init's, see
+its sources/DataSourceAzure.py.
+"""
+
+from __future__ import annotations
+
+from minprov.actions import CheckProxyAgent
+from minprov.errors import ProvisioningError, Reason
+from minprov.properties.inspection import Inspection
+from minprov.system import System
+
+AGENT = "azure-proxy-agent"
+WAIT = 120  # seconds
+
+
+async def inspect(system: System, action: CheckProxyAgent) -> Inspection:
+    """Look for the binary; only the agent itself can tell whether it is ready."""
+    return Inspection(None, "installed" if system.find(AGENT) else "not installed")
+
+
+async def converge(system: System, action: CheckProxyAgent) -> None:
+    """Wait until the agent says that it is ready."""
+    agent = system.find(AGENT)
+    if agent is None:
+        raise ProvisioningError(Reason.PROXY_AGENT_NOT_FOUND)
+    try:
+        await system.run([agent, "--status", "--wait", str(WAIT)], limit=WAIT + 10)
+    except ProvisioningError as error:
+        raise ProvisioningError(Reason.PROXY_AGENT_STATUS, **error.data) from error

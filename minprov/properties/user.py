@@ -1,0 +1,179 @@
+"""The administrator's account: passwd entry, supplementary groups, home directory.
+
+The account is made by shadow-utils or busybox. The home directory is made here, beside its place and then renamed, so
+that a run killed half way leaves no half copied one; it also serves adopted accounts that have none.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from contextlib import suppress
+
+from minprov.accounts import Account, existing_groups, find_account, groups_of, home_mode, uid_min
+from minprov.actions import EnsureUser
+from minprov.errors import ProvisioningError, Reason
+from minprov.properties.inspection import Inspection
+from minprov.system import System, file_error, in_thread
+
+PASSWD, GROUP, LOGIN_DEFS, SKELETON = "/etc/passwd", "/etc/group", "/etc/login.defs", "/etc/skel"
+FALLBACK_SHELL = "/bin/sh"
+# shadow-utils takes a lock file for as long as the process named in it exists; after a power cut that may be any.
+LOCKS = tuple(f"/etc/{name}.lock" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"))
+
+
+async def inspect(system: System, action: EnsureUser) -> Inspection:
+    """Look at the passwd entry, the groups and the home directory.
+
+    Raises `ProvisioningError` with `Reason.SYSTEM_ACCOUNT` for an account that is not an ordinary user's.
+    """
+    account = await find_user(system, action.username)
+    if account is None:
+        return Inspection(False, "absent")
+    lowest = uid_min(await system.read_text(LOGIN_DEFS))
+    if account.uid < lowest and not action.allow_system_account:
+        raise ProvisioningError(Reason.SYSTEM_ACCOUNT, username=account.name, uid=account.uid, uid_min=lowest)
+    faults = [f"not in group {name}" for name in await _lacking_groups(system, action)]
+    if fault := _home_fault(system, account):
+        faults.append(fault)
+    if await _was_killed_while_creating(system, action):
+        faults.append("left half created by a run that was killed")
+    return Inspection(not faults, ", ".join([f"uid {account.uid}", *faults]))
+
+
+async def converge(system: System, action: EnsureUser) -> None:
+    """Create the account, or give an existing one what it lacks; its password is left as it is."""
+    await in_thread(_remove_stale_locks, system)
+    account = await find_user(system, action.username)
+    if account is not None and await _was_killed_while_creating(system, action):
+        await _delete(system, action.username)
+        account = None
+    if account is None:
+        await system.replace(action.journal, action.username.encode(), mode=0o600)
+        await _create(system, action)
+        account = await find_user(system, action.username)
+        if account is None:
+            raise ProvisioningError(Reason.READ_BACK, detail="the account was not created")
+    await _join(system, action.username, await _lacking_groups(system, action))
+    mode = home_mode(await system.read_text(LOGIN_DEFS))
+    try:
+        await in_thread(_ensure_home, system, account, mode)
+    except OSError as error:
+        raise file_error(error, account.home) from error
+    await system.restore_label(account.home)
+    await system.remove(action.journal)
+
+
+async def find_user(system: System, username: str) -> Account | None:
+    """Return the user's passwd entry, or None."""
+    return find_account(await system.read_text(PASSWD), username)
+
+
+async def _was_killed_while_creating(system: System, action: EnsureUser) -> bool:
+    return await system.read(action.journal) == action.username.encode()
+
+
+async def _lacking_groups(system: System, action: EnsureUser) -> list[str]:
+    database = await system.read_text(GROUP)
+    return sorted((set(action.groups) & existing_groups(database)) - groups_of(database, action.username))
+
+
+async def _create(system: System, action: EnsureUser) -> None:
+    username = action.username
+    shell = action.shell if system.exists(action.shell) else FALLBACK_SHELL
+    if useradd := system.account_tool("useradd"):
+        has_group = username in existing_groups(await system.read_text(GROUP))
+        group = ["--gid", username] if has_group else ["--user-group"]
+        # "*" keeps the account open to key logins where sshd has `UsePAM no`; useradd's own "!" means locked to it.
+        await system.run([*useradd, "--no-create-home", "--shell", shell, "--password", "*", *group, "--", username])
+    elif adduser := system.own_tool("adduser", "busybox adduser"):
+        await system.run([*adduser, "-D", "-H", "-s", shell, "--", username])
+        await set_password_field(system, username, "*")
+    else:
+        raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="useradd", detail="nor is there busybox adduser")
+
+
+async def _delete(system: System, username: str) -> None:
+    if userdel := system.account_tool("userdel"):
+        await system.run([*userdel, "--", username])
+    elif deluser := system.own_tool("deluser", "busybox deluser"):
+        await system.run([*deluser, "--", username])
+
+
+async def _join(system: System, username: str, groups: list[str]) -> None:
+    if not groups:
+        return
+    if usermod := system.account_tool("usermod"):
+        await system.run([*usermod, "--append", "--groups", ",".join(groups), "--", username])
+    elif addgroup := system.own_tool("addgroup", "busybox addgroup"):
+        for group in groups:
+            await system.run([*addgroup, "--", username, group])
+    else:
+        raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="usermod", detail="nor is there busybox addgroup")
+
+
+async def set_password_field(system: System, username: str, field: str) -> None:
+    """Put an encrypted password, or ``*`` for none, in the shadow entry; it travels on the tool's stdin."""
+    chpasswd = system.account_tool("chpasswd") or system.own_tool("chpasswd", "busybox chpasswd")
+    if chpasswd is None:
+        raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="chpasswd")
+    await system.run([*chpasswd, "-e"], stdin=f"{username}:{field}\n".encode())
+
+
+def _home_fault(system: System, account: Account) -> str | None:
+    try:
+        found = os.stat(system.path(account.home))
+    except OSError:
+        return f"no {account.home}"
+    if not stat.S_ISDIR(found.st_mode):
+        return f"{account.home} is not a directory"
+    if found.st_uid != account.uid:
+        return f"{account.home} belongs to uid {found.st_uid}"
+    # sshd's StrictModes refuses keys below a directory that others may write to.
+    if found.st_mode & 0o022:
+        return f"{account.home} has mode {stat.S_IMODE(found.st_mode):04o}"
+    return None
+
+
+def _ensure_home(system: System, account: Account, mode: int) -> None:
+    home = system.path(account.home)
+    try:
+        found = os.stat(home)
+    except FileNotFoundError:
+        _make_home(system, account, home, mode)
+        return
+    if found.st_uid != account.uid:
+        os.chown(home, account.uid, account.gid)
+    if found.st_mode & 0o022:
+        os.chmod(home, stat.S_IMODE(found.st_mode) & ~0o022)
+
+
+def _make_home(system: System, account: Account, home: str, mode: int) -> None:
+    parent, name = os.path.split(home)
+    os.makedirs(parent, 0o755, exist_ok=True)
+    temporary = os.path.join(parent, f".{name}.minprov")
+    if os.path.lexists(temporary):
+        shutil.rmtree(temporary)
+    skeleton = system.path(SKELETON)
+    if os.path.isdir(skeleton):
+        shutil.copytree(skeleton, temporary, symlinks=True)
+    else:
+        os.mkdir(temporary)
+    for directory, _, files in os.walk(temporary):
+        for path in (directory, *(os.path.join(directory, file) for file in files)):
+            os.chown(path, account.uid, account.gid, follow_symlinks=False)
+    os.chmod(temporary, mode)
+    os.sync()  # the skeleton's files must not come out empty after a power cut
+    os.rename(temporary, home)
+
+
+def _remove_stale_locks(system: System) -> None:
+    if not system.live:
+        return
+    with open("/proc/stat", encoding="ascii") as statistics:
+        booted = next(int(line.split()[1]) for line in statistics if line.startswith("btime "))
+    for lock in LOCKS:
+        with suppress(FileNotFoundError):
+            if os.stat(lock).st_mtime < booted:
+                os.unlink(lock)

@@ -1,0 +1,66 @@
+"""A result document as text made to be read: what is, what would be, and from which source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+WIDTH = 110
+HEADINGS = {
+    "planned": "dry run: nothing is written, nothing is posted",
+    "provisioned": "provisioned",
+    "already-provisioned": "already provisioned",
+    "failed": "failed",
+}
+STATES = {
+    "planned": "would change",
+    "changed": "changed",
+    "unchanged": "holds already",
+    "failed": "failed",
+    "off": "switched off",
+}
+
+
+def render(document: dict[str, Any]) -> str:
+    """Return the text for a document of `minprov/result/1`."""
+    lines = [f"minprov {document['version']}, {HEADINGS[document['outcome']]}"]
+    if document["vm_id"]:
+        lines.append(f"VM id {document['vm_id']}")
+    sources = document["sources"].items()
+    lines += ["", "Sources", *_table((_words(name), found["state"], found["detail"]) for name, found in sources)]
+    if document["properties"]:
+        properties = document["properties"].items()
+        rows = ((_words(name), f"from {found['from']}", _flat(found["value"])) for name, found in properties)
+        lines += ["", "Properties", *_table(rows)]
+        lines += [f"  ! the sources differ on {difference}" for difference in document["differences"]]
+    if document["actions"]:
+        rows = (
+            (item["action"], STATES[item["state"]], f"{item['target']}: {item['detail']}")
+            for item in document["actions"]
+        )
+        lines += ["", "Actions", *_table(rows)]
+    health = document["health"]
+    if health["reported"]:
+        lines += ["", f"Reported {health['reported']} by {health['channel']}, attempts: {health['attempts']}"]
+    elif document["outcome"] == "planned":
+        lines += ["", "Then, with every action read back, Ready would be reported."]
+    if document["error"]:
+        data = ", ".join(f"{key}={value}" for key, value in document["error"]["data"].items())
+        lines += ["", f"Failed: {document['error']['reason']}" + (f": {data}" if data else "")]
+    return "\n".join(lines)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _flat(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _table(rows: Iterable[tuple[str, str, str]]) -> Iterator[str]:
+    listed = list(rows)
+    first, second = (max((len(row[column]) for row in listed), default=0) for column in (0, 1))
+    for name, state, text in listed:
+        line = f"  {name:<{first}}  {state:<{second}}  {text}"
+        yield line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"

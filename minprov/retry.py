@@ -1,0 +1,94 @@
+"""One platform request may fail and be worth another: when, and how soon.
+
+Pure but for the clock, sleep and jitter, which are arguments. Knows no HTTP library; `transport` makes the attempts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
+
+from minprov.errors import ProvisioningError, Reason
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Endpoint(NamedTuple):
+    """A platform endpoint: what its failures are called and which statuses are worth another attempt."""
+
+    name: str
+    connection_failed: Reason
+    connect_timed_out: Reason
+    read_timed_out: Reason
+    refused: Reason
+    final_statuses: frozenset[int]
+
+
+class RetryPolicy(NamedTuple):
+    """Delays between attempts in seconds: soon at first, since the link may be coming up, then ever less often."""
+
+    first: float = 0.1
+    growth: float = 1.6
+    longest: float = 5.0
+    without_network: float = 0.25
+    """While there is no route at all an attempt costs nothing, and the route may be there any moment."""
+
+    def delay(self, attempt: int, jitter: float) -> float:
+        """Return the delay after the given attempt, the first being 1; `jitter` is within 0 and 1."""
+        return min(self.longest, self.first * self.growth ** (attempt - 1)) * (0.75 + jitter / 2)
+
+
+RETRY = RetryPolicy()
+
+
+class AttemptFailed(Exception):  # noqa: N818  # an event of the retry loop, not an error of the program
+    """One attempt did not succeed: why, and what the endpoint said of another one."""
+
+    def __init__(
+        self,
+        error: ProvisioningError,
+        *,
+        status: int | None = None,
+        final: bool = False,
+        delay: float | None = None,
+    ) -> None:
+        super().__init__(error)
+        self.error = error
+        self.status = status
+        self.final = final
+        self.delay = delay
+
+
+async def retry(
+    operation: Callable[[], Awaitable[T]],
+    *,
+    deadline: float,
+    policy: RetryPolicy = RETRY,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    jitter: Callable[[], float] = random.random,
+) -> T:
+    """Repeat an operation until it succeeds, fails finally, or the deadline (on `clock`, in seconds) leaves no time.
+
+    Raises the last attempt's `ProvisioningError`, with the number of attempts in its data.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await operation()
+        except AttemptFailed as failure:
+            delay = policy.delay(attempt, jitter()) if failure.delay is None else failure.delay
+            if failure.final or clock() + delay >= deadline:
+                failure.error.data["attempts"] = str(attempt)
+                raise failure.error from failure
+            if attempt & (attempt - 1) == 0:
+                # Powers of two: the log tells how it goes on without being filled by it.
+                logger.info("%s, attempt=%d, next in %.1f s", failure.error, attempt, delay)
+        await sleep(delay)

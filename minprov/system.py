@@ -1,0 +1,276 @@
+"""The machine that is provisioned: the running one, or a tree that will be one.
+
+Owns how files are read and replaced and how tools are started; must not know what for. Three rules hold everywhere:
+
+- A path is resolved as the provisioned system would resolve it: in a tree, an absolute link stays inside the tree.
+- A file is replaced as a whole: written beside its place with its final owner and mode, synced, then renamed. Whoever
+  looks, and whenever the power goes, sees the old file or the new one.
+- A tool gets an argument list, a built environment, secrets on stdin only, and a time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TypeVar
+
+import aiofiles
+
+from minprov.errors import ProvisioningError, Reason
+from minprov.paths import resolve_beneath
+
+T = TypeVar("T")
+
+MAX_FILE_SIZE = 16 << 20
+MAX_TOOL_MESSAGE = 200
+TOOL_TIMEOUT = 60.0
+TOOL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class System:
+    """A system by its root directory; ``/`` is the running one."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = os.path.realpath(root)
+
+    @property
+    def live(self) -> bool:
+        """Whether this is the running system, with a hostname to set and services to reload."""
+        return self.root == "/"
+
+    # -- paths ---------------------------------------------------------------------------------------------------------
+
+    def path(self, path: str) -> str:
+        """Return where `path` of the provisioned system is on this one, links followed as that system would."""
+        return resolve_beneath(self.root, path)
+
+    def exists(self, path: str) -> bool:
+        """Tell whether the file is there."""
+        return os.path.exists(self.path(path))
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def directory(self, path: str) -> Iterator[int]:
+        """Open a directory for the calls below; raises FileNotFoundError when it is not there."""
+        descriptor = os.open(self.path(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    async def read(self, path: str) -> bytes | None:
+        """Return a file's contents, or None when it is not there."""
+        try:
+            with self.directory(os.path.dirname(path)) as directory:
+                return await read_file(directory, os.path.basename(path), follow=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise file_error(error, path) from error
+
+    async def read_text(self, path: str) -> str:
+        """Return a system file as text, empty when it is not there; undecodable bytes survive a round trip."""
+        return (await self.read(path) or b"").decode(errors="surrogateescape")
+
+    async def replace(self, path: str, contents: bytes, *, mode: int) -> None:
+        """Replace a file of root's, creating the directories above it (0755) as needed."""
+        parent = os.path.dirname(path)
+        try:
+            await in_thread(os.makedirs, self.path(parent), 0o755, exist_ok=True)
+            with self.directory(parent) as directory:
+                await replace_file(directory, os.path.basename(path), contents, mode=mode)
+        except OSError as error:
+            raise file_error(error, path) from error
+        await self.restore_label(path)
+
+    async def remove(self, path: str) -> None:
+        """Remove a file that may be there."""
+        try:
+            with suppress(FileNotFoundError), self.directory(os.path.dirname(path)) as directory:
+                await in_thread(os.unlink, os.path.basename(path), dir_fd=directory)
+                await in_thread(_sync_directory, directory)
+        except OSError as error:
+            raise file_error(error, path) from error
+
+    def check_writable(self, path: str) -> None:
+        """Raise `ProvisioningError` when `path` is on a file system that refuses to be written, even by root."""
+        if os.geteuid() != 0:
+            return
+        existing = self.path(path)
+        while not os.path.exists(existing):
+            existing = os.path.dirname(existing)
+        if not os.access(existing, os.W_OK):
+            raise ProvisioningError(Reason.WRITE_FAILED, path=path, detail="read-only file system")
+
+    async def restore_label(self, path: str) -> None:
+        """Give a path, and all below it, the SELinux label its place calls for, where SELinux is on."""
+        if self.live and self.exists("/sys/fs/selinux/enforce") and (restorecon := self.find("restorecon")):
+            await self.run([restorecon, "-R", path])
+
+    # -- tools ---------------------------------------------------------------------------------------------------------
+
+    def find(self, tool: str) -> str | None:
+        """Return the path of a tool on this machine, or None."""
+        for directory in TOOL_PATH.split(":"):
+            candidate = f"{directory}/{tool}"
+            if os.access(candidate, os.X_OK):
+                return candidate
+        return None
+
+    def account_tool(self, tool: str) -> list[str] | None:
+        """Return the start of a command line that runs a shadow-utils program on this system's account database."""
+        found = self.find(tool)
+        if found is None:
+            return None
+        return [found] if self.live else [found, "--root", self.root]
+
+    def own_tool(self, *names: str) -> list[str] | None:
+        """Return the start of a command line that runs a program inside the system itself, the first that it has.
+
+        A name with a space is a program and its first argument, as in ``busybox adduser``.
+        """
+        for name in names:
+            tool, *arguments = name.split(" ")
+            for directory in TOOL_PATH.split(":"):
+                path = f"{directory}/{tool}"
+                if self.exists(path):
+                    return [*self._enter(), path, *arguments]
+        return None
+
+    def _enter(self) -> list[str]:
+        if self.live:
+            return []
+        return [self.find("chroot") or "chroot", self.root]
+
+    async def run(self, argv: list[str], *, stdin: bytes = b"", limit: float = TOOL_TIMEOUT) -> str:
+        """Run a tool to its end and return what it printed on stdout.
+
+        Raises `ProvisioningError`: TOOL_NOT_FOUND, or TOOL_FAILED with the tool's exit status and last words.
+        """
+        name = os.path.basename(argv[0])
+        with _filled_pipe(stdin) as source:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=source,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env={"PATH": TOOL_PATH, "LANG": "C.UTF-8", "HOME": "/root"},
+                    start_new_session=True,
+                )
+            except (FileNotFoundError, PermissionError) as error:
+                raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool=name, detail=error.strerror) from error
+        try:
+            async with asyncio.timeout(limit):
+                stdout, stderr = await process.communicate()
+        except TimeoutError as error:
+            raise ProvisioningError(Reason.TOOL_FAILED, tool=name, detail=f"no end after {limit:g} s") from error
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode:
+            raise ProvisioningError(
+                Reason.TOOL_FAILED,
+                tool=name,
+                **{"signal" if process.returncode < 0 else "exit_status": abs(process.returncode)},
+                detail=_last_words(stderr) or _last_words(stdout) or None,
+            )
+        return stdout.decode(errors="replace")
+
+
+def file_error(error: OSError, path: str) -> ProvisioningError:
+    """Translate an operating system error on a file of the provisioned system."""
+    reason = Reason.NOT_PERMITTED if error.errno in (errno.EPERM, errno.EACCES) else Reason.WRITE_FAILED
+    return ProvisioningError(reason, path=path, detail=error.strerror)
+
+
+async def in_thread(function: Callable[..., T], *args: object, **kwargs: object) -> T:
+    """Run a blocking call beside the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
+
+
+async def read_file(directory: int, name: str, *, follow: bool = False) -> bytes | None:
+    """Return the contents of a regular file in an open directory, or None when it is not there.
+
+    Raises OSError, with ELOOP for a link unless `follow`.
+    """
+
+    def open_nonblocking(path: str, _flags: int) -> int:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+        return os.open(path, flags, dir_fd=directory)
+
+    try:
+        async with aiofiles.open(name, "rb", opener=open_nonblocking) as file:
+            return await file.read(MAX_FILE_SIZE)
+    except FileNotFoundError:
+        return None
+
+
+async def replace_file(
+    directory: int, name: str, contents: bytes, *, mode: int, owner: tuple[int, int] = (0, 0)
+) -> None:
+    """Replace a file in an open directory as a whole, durably; raises OSError.
+
+    The name of the temporary file is fixed, so that a killed run leaves at most one, and the next run takes its place.
+    """
+    temporary = f".{name}.minprov"
+
+    def create(path: str, _flags: int) -> int:
+        with suppress(FileNotFoundError):
+            os.unlink(path, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, 0o600, dir_fd=directory)
+
+    def settle(descriptor: int) -> None:
+        if owner != (os.geteuid(), os.getegid()):
+            os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+
+    def rename() -> None:
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        _sync_directory(directory)
+
+    async with aiofiles.open(temporary, "wb", opener=create) as file:
+        await file.write(contents)
+        await file.flush()
+        await in_thread(settle, file.fileno())
+    await in_thread(rename)
+
+
+def _sync_directory(directory: int) -> None:
+    # fsync(2) refuses a descriptor opened with O_PATH.
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _filled_pipe(contents: bytes) -> Iterator[int]:
+    """Yield the reading end of a pipe that holds the contents, which must fit: 64 KiB, pipe(7).
+
+    Filled before the tool starts, it takes no part in the event loop and cannot fail when a tool does not read it.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            os.write(writer, contents)
+        finally:
+            os.close(writer)
+        yield reader
+    finally:
+        os.close(reader)
+
+
+def _last_words(output: bytes) -> str:
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+    return " / ".join(lines[-3:])[:MAX_TOOL_MESSAGE]

@@ -1,0 +1,130 @@
+"""HTTP to the two platform addresses: the only module that imports aiohttp.
+
+Owns what one attempt may cost and when the next one is due; must not know what a body means. Plain HTTP, no proxies, no
+redirects, no compression, no cookies, bounded bodies: these addresses are link-local and answer for themselves
+(https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service, "Proxies").
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Self
+
+from minprov import __version__
+from minprov.errors import ProvisioningError
+from minprov.retry import RETRY, AttemptFailed, Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from minprov.timeline import Timeline
+
+# aiohttp builds TLS contexts with all the system's certificates when it is imported: 40 ms for a program that speaks
+# plain HTTP only. OpenSSL reads the variable, and nothing else in this process uses it.
+os.environ.setdefault("SSL_CERT_FILE", "/dev/null")
+
+import aiohttp
+
+USER_AGENT = f"minprov/{__version__}"
+MAX_BODY = 1 << 20
+ATTEMPT_LIMIT = 30.0  # seconds; Microsoft's advice for one call, azure-init#63
+CONNECT_LIMIT = 2.0
+READ_LIMIT = 10.0
+MAX_RETRY_AFTER = 60.0
+
+
+class Transport:
+    """An HTTP client session; enter it in the event loop that uses it."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=ATTEMPT_LIMIT, sock_connect=CONNECT_LIMIT, sock_read=READ_LIMIT),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def attempt(
+        self, endpoint: Endpoint, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+    ) -> bytes:
+        """Make one request and return the body of a 200; raises `AttemptFailed`."""
+        start = self._timeline.now_ms()
+        outcome = "cancelled"
+        try:
+            contents = await self._request(endpoint, method, url, headers, body)
+            outcome = "200"
+        except AttemptFailed as failure:
+            outcome = str(failure.status or failure.error.data.get("detail"))
+            raise
+        else:
+            return contents
+        finally:
+            self._timeline.add(f"{endpoint.name} {method}", start, outcome)
+
+    async def _request(
+        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> bytes:
+        try:
+            async with self._session.request(
+                method,
+                url,
+                data=body,
+                headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT, **headers},
+                allow_redirects=False,
+            ) as response:
+                if response.status != 200:
+                    raise _refused(endpoint, url, response)
+                return await _read_bounded(endpoint, url, response)
+        except aiohttp.ServerTimeoutError as error:
+            connecting = str(error).startswith("Connection timeout")  # a class of its own only since aiohttp 3.10
+            reason = endpoint.connect_timed_out if connecting else endpoint.read_timed_out
+            limit = CONNECT_LIMIT if connecting else READ_LIMIT
+            raise AttemptFailed(ProvisioningError(reason, url=url, detail=f"no answer in {limit:g} s")) from error
+        except TimeoutError as error:
+            detail = f"not complete after {ATTEMPT_LIMIT:g} s"
+            raise AttemptFailed(ProvisioningError(endpoint.read_timed_out, url=url, detail=detail)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _disconnected(endpoint, url, error) from error
+
+
+async def _read_bounded(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY:
+            detail = f"body longer than {MAX_BODY} bytes"
+            raise AttemptFailed(ProvisioningError(endpoint.refused, url=url, detail=detail))
+    return bytes(body)
+
+
+def _refused(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> AttemptFailed:
+    after = response.headers.get("Retry-After", "")
+    return AttemptFailed(
+        ProvisioningError(endpoint.refused, http_code=response.status, url=url),
+        status=response.status,
+        final=response.status in endpoint.final_statuses or 300 <= response.status < 400,
+        delay=min(float(after), MAX_RETRY_AFTER) if after.isdecimal() else None,
+    )
+
+
+def _disconnected(endpoint: Endpoint, url: str, error: aiohttp.ClientError | OSError) -> AttemptFailed:
+    number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
+    detail = os.strerror(number) if number else f"{type(error).__name__}: {error}"
+    hint = None
+    if number == errno.EACCES:
+        hint = "systemd-imdsd may have locked the address behind a prohibit route, or a firewall admits root only"
+    failed = ProvisioningError(endpoint.connection_failed, url=url, detail=detail[:200], hint=hint)
+    return AttemptFailed(failed, delay=RETRY.without_network if number == errno.ENETUNREACH else None)
