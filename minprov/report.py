@@ -7,7 +7,6 @@ from the media), so each is made harmless where it is put in. Secrets never come
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -18,9 +17,12 @@ if TYPE_CHECKING:
 State: TypeAlias = Literal["Ready", "NotReady"]
 Substatus: TypeAlias = Literal["Provisioning", "ProvisioningFailed"]
 
-NO_XML_CHARACTER = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"  # XML 1.0 §2.2
+# XML 1.0 §2.2: no control characters but three, no halves of surrogate pairs, no U+FFFE and U+FFFF.
+# A table, as compiling the same as a regular expression takes 5 ms of the boot.
+NO_CHARACTER = {*range(0x20), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF} - {0x09, 0x0A, 0x0D}
+REPLACEMENTS = dict.fromkeys(NO_CHARACTER, "\N{REPLACEMENT CHARACTER}")
 # A carriage return would be read back as a line feed (XML 1.0 §2.11).
-XML_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
+XML_ESCAPES = REPLACEMENTS | str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
 
 # The platform answers 500 to a longer description (WALinuxAgent#2017). In which unit is not known: bytes are the safe
 # reading, and leave room in a KVP record.
@@ -58,7 +60,7 @@ def build_health_json(*, state: State, substatus: Substatus | None = None, descr
     """Return the health document for the second channel, as azure-init posts it."""
     document: dict[str, object] = {"state": state}
     if substatus is not None:
-        document["details"] = {"subStatus": substatus, "description": _unicode(description or "")}
+        document["details"] = {"subStatus": substatus, "description": (description or "").translate(REPLACEMENTS)}
     return json.dumps(document).encode()
 
 
@@ -114,11 +116,4 @@ def _quoted(field: str) -> str:
 
 
 def _xml(text: str) -> str:
-    return _unicode(text).translate(XML_ESCAPES)
-
-
-def _unicode(text: str) -> str:
-    """Replace what cannot be in XML, half characters among them, in either kind of document."""
-    if text.isprintable():  # as good as always; to compile the pattern costs a twentieth of a whole start
-        return text
-    return re.sub(NO_XML_CHARACTER, "\N{REPLACEMENT CHARACTER}", text)
+    return text.translate(XML_ESCAPES)
