@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs clean
+.PHONY: help demo test check docs clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' $(MAKEFILE_LIST) | column -t -s: -N command,does
 
 demo: $(VENV)/.ready  ## provision, dry, on the emulated platform
 	$(BIN)/python -m minprov --dry-run --emulated
