@@ -40,8 +40,8 @@ CONFIGURATION_HEAD = """\
 
 <!-- Made from minprov/config.py by scripts/generate_docs.py: change it there, then run `make docs`. -->
 
-No file is needed. `/etc/minprov/minprov.toml` is read first, then `/etc/minprov/minprov.toml.d/*.toml` in order of name;
-what comes later wins, and flags win over files. `--config FILE` reads FILE and `FILE.d/*.toml` instead. An unknown key
+No file is needed. `/etc/minprov/minprov.toml` is read first, then `/etc/minprov/minprov.toml.d/*.toml` in order of
+name; what comes later wins, and flags win over files. `--config FILE` reads FILE and `FILE.d/*.toml` instead. An unknown key
 or a value of the wrong type is an error that names the file, the key and the nearest valid key; the platform is told
 of it, since otherwise nobody would be. `minprov --dry-run` shows what a run would do with the settings in force.
 
