@@ -358,7 +358,7 @@ def test_raw_bytes_need_not_be_http(script: Callable[[str], Faults]) -> None:
     run(faults, guest)
 
 
-def test_a_guest_that_hangs_up_harms_nobody(script: Callable[[str], Faults]) -> None:
+def test_a_guest_that_hangs_up_harms_nobody(script: Callable[[str], Faults], caplog: pytest.LogCaptureFixture) -> None:
     faults = script("[[instance]]\npad = 20_000_000\n")
 
     async def guest(platform: Emulator, session: aiohttp.ClientSession) -> None:
@@ -368,6 +368,7 @@ def test_a_guest_that_hangs_up_harms_nobody(script: Callable[[str], Faults]) -> 
         assert await statuses(session, platform.imds_url + INSTANCE, 1) == [200]
 
     run(faults, guest)
+    assert not [record for record in caplog.records if record.name.startswith("aiohttp")]
 
 
 @pytest.mark.parametrize("step", ["delay = 1000", "drip = 1000", "drop = 'stall'", "pad = 1_000_000_000"])

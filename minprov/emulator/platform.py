@@ -106,6 +106,7 @@ class Emulator:
         }
         self._servers: dict[str, _Server] = {}
         self._asked: Counter[str | None] = Counter()
+        self._in_progress: set[asyncio.Transport | None] = set()
         self._stopping = asyncio.Event()
         self._news = asyncio.Condition()
         self._resources = contextlib.AsyncExitStack()
@@ -135,14 +136,14 @@ class Emulator:
                     self._servers[name] = _Server(name=name, rules=rules, socket=bound, listen=listen)
             runners = {}
             for server in self._servers.values():
-                runner = web.ServerRunner(web.Server(self._handler(server), access_log=None), shutdown_timeout=_GRACE)
+                runner = web.ServerRunner(web.Server(self._handler(server), access_log=None))
                 await runner.setup()
                 resources.push_async_callback(runner.cleanup)
                 runners[server.name] = runner
             # Left without the exception that ends the block: a group would wrap it, and these tasks end by themselves.
             latecomers = await asyncio.TaskGroup().__aenter__()
             resources.push_async_callback(latecomers.__aexit__, None, None, None)
-            resources.callback(self._stopping.set)
+            resources.callback(self._stop)
             for server in self._servers.values():
                 site = web.SockSite(runners[server.name], server.socket)
                 if server.listen.after:
@@ -198,9 +199,21 @@ class Emulator:
                     step=step,
                 )
             )
-            return await deliver(received, reply, step, self._stopping)
+            transport = received.transport
+            self._in_progress.add(transport)
+            try:
+                return await deliver(received, reply, step, self._stopping)
+            finally:
+                self._in_progress.remove(transport)
 
         return handle
+
+    def _stop(self) -> None:
+        """Cut every wait short, and after a moment the connection of a guest that does not take its reply."""
+        self._stopping.set()
+        for transport in self._in_progress:
+            if transport is not None:
+                asyncio.get_running_loop().call_later(_GRACE, transport.abort)
 
     async def _record(self, exchange: Exchange) -> None:
         self.requests.append(exchange)
