@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
 from minprov import __version__
@@ -27,12 +28,24 @@ os.environ.setdefault("SSL_CERT_FILE", "/dev/null")
 
 import aiohttp
 
+# JSON health has been answered with 201; waagent counts 205 and 206 as failures (`common/utils/restutil.py`).
+ACCEPTED_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED})
 USER_AGENT = f"minprov/{__version__}"
 MAX_BODY = 1 << 20
 ATTEMPT_LIMIT = 30.0  # seconds; Microsoft's advice for one call, azure-init#63
 CONNECT_LIMIT = 2.0
 READ_LIMIT = 10.0
 MAX_RETRY_AFTER = 60.0
+
+
+# aiohttp's own words are long, and name its classes.
+BROKEN_ANSWERS: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ClientPayloadError, "the body ended before it was complete"),
+    (aiohttp.ServerDisconnectedError, "the connection was closed without an answer"),
+    (aiohttp.ClientResponseError, "the answer is not HTTP"),
+    (aiohttp.InvalidURL, "the URL is not valid"),
+    (Exception, "the connection failed"),
+)
 
 
 class Transport:
@@ -60,12 +73,12 @@ class Transport:
     async def attempt(
         self, endpoint: Endpoint, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
     ) -> bytes:
-        """Make one request and return the body of a 200; raises `AttemptFailed`."""
+        """Make one request and return the body of an accepted one; raises `AttemptFailed`."""
         start = self._timeline.now_ms()
         outcome = "cancelled"
         try:
             contents = await self._request(endpoint, method, url, headers, body)
-            outcome = "200"
+            outcome = "accepted"
         except AttemptFailed as failure:
             outcome = str(failure.status or failure.error.data.get("detail"))
             raise
@@ -85,7 +98,7 @@ class Transport:
                 headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT, **headers},
                 allow_redirects=False,
             ) as response:
-                if response.status != 200:
+                if response.status not in ACCEPTED_STATUSES:
                     raise _refused(endpoint, url, response)
                 return await _read_bounded(endpoint, url, response)
         except aiohttp.ServerTimeoutError as error:
@@ -122,9 +135,9 @@ def _refused(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> 
 
 def _disconnected(endpoint: Endpoint, url: str, error: aiohttp.ClientError | OSError) -> AttemptFailed:
     number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
-    detail = os.strerror(number) if number else f"{type(error).__name__}: {error}"
+    detail = os.strerror(number) if number else next(text for kind, text in BROKEN_ANSWERS if isinstance(error, kind))
     hint = None
     if number == errno.EACCES:
         hint = "systemd-imdsd may have locked the address behind a prohibit route, or a firewall admits root only"
-    failed = ProvisioningError(endpoint.connection_failed, url=url, detail=detail[:200], hint=hint)
+    failed = ProvisioningError(endpoint.connection_failed, url=url, detail=detail, hint=hint)
     return AttemptFailed(failed, delay=RETRY.without_network if number == errno.ENETUNREACH else None)

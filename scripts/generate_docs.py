@@ -41,9 +41,10 @@ CONFIGURATION_HEAD = """\
 <!-- Made from minprov/config.py by scripts/generate_docs.py: change it there, then run `make docs`. -->
 
 No file is needed. `/etc/minprov/minprov.toml` is read first, then `/etc/minprov/minprov.toml.d/*.toml` in order of
-name; what comes later wins, and flags win over files. `--config FILE` reads FILE and `FILE.d/*.toml` instead. An unknown key
-or a value of the wrong type is an error that names the file, the key and the nearest valid key; the platform is told
-of it, since otherwise nobody would be. `minprov --dry-run` shows what a run would do with the settings in force.
+name; what comes later wins, and flags win over files. `--config FILE` reads FILE and `FILE.d/*.toml` instead. An
+unknown key or a value of the wrong type is an error that names the file, the key and the nearest valid key; the
+platform is told of it, since otherwise nobody would be. `minprov --dry-run` shows what a run would do with the settings
+in force.
 
 A policy is `required` (Ready is reported only if it holds), `best-effort` (it is tried, and a failure is in the report)
 or `off`. With every policy `off` minprov reports Ready and does nothing else.

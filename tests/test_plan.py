@@ -1,0 +1,256 @@
+"""Precedence between media, IMDS and configuration, and what is made of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from minprov.actions import (
+    CheckProxyAgent,
+    ConfigureSshd,
+    EjectMedia,
+    EnsureUser,
+    ExecuteCustomData,
+    GrantSudo,
+    Policy,
+    SetHostname,
+    SetPassword,
+    StoreFile,
+    WriteAuthorizedKeys,
+)
+from minprov.config import AskPassword, OnMissing, Options
+from minprov.errors import ProvisioningError, Reason
+from minprov.model import InstanceMetadata, OvfEnv, Secret, SshPublicKey
+from minprov.plan import Evidence, Plan, Properties, is_complete, plan_provisioning
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBMcHWTvNl7ozF7F7qgeoSmDgBZ3zhZGPZBPfwgw4GRz"
+OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGcz6Xfi1Tvcs3uOx5Cj8fEGv5nLxb2lqCBKxkLWm1Zp"
+PASSWORD = Secret("correct horse")
+OVF = OvfEnv(hostname="media-host", username="media-user", password=PASSWORD)
+INSTANCE = InstanceMetadata(
+    computer_name="imds-host",
+    admin_username="imds-user",
+    ssh_public_keys=(SshPublicKey(value=KEY),),
+    disable_password_authentication=True,
+)
+ALL_OFF = Options(
+    **dict.fromkeys(
+        ("hostname", "user", "password", "ssh_keys", "host_keys", "sshd", "sudo", "custom_data", "ovf_env", "eject"),
+        Policy.OFF,
+    )  # type: ignore[arg-type]  # the values are all of the fields' type
+)
+
+
+def make_plan(evidence: Evidence, options: Options = Options()) -> Plan:  # noqa: B008  # immutable
+    return plan_provisioning(evidence, options, salt="saltsaltsaltsalt")
+
+
+def properties(evidence: Evidence) -> Properties:
+    return make_plan(evidence).properties
+
+
+def actions_of(plan: Plan, kind: type) -> list[object]:
+    return [step.action for step in plan.steps if type(step.action) is kind]
+
+
+def test_media_is_authoritative_and_differences_are_told() -> None:
+    plan = make_plan(Evidence(ovf=OVF, instance=INSTANCE))
+    assert plan.properties.hostname == ("media-host", "media")
+    assert plan.properties.username == ("media-user", "media")
+    assert plan.differences == (
+        "hostname: media has media-host, IMDS has imds-host",
+        "username: media has media-user, IMDS has imds-user",
+    )
+
+
+def test_imds_fills_what_the_media_lacks() -> None:
+    found = properties(Evidence(ovf=OVF._replace(username=None), instance=INSTANCE))
+    assert found.username == ("imds-user", "imds")
+    assert found.ssh_public_keys == ((KEY,), "imds")
+    assert found.disable_ssh_password_authentication == (True, "imds")
+    assert found.hostname == ("media-host", "media")
+
+
+def test_imds_alone_is_enough() -> None:
+    plan = make_plan(Evidence(instance=INSTANCE))
+    assert actions_of(plan, SetHostname) == [SetHostname("imds-host")]
+    assert actions_of(plan, WriteAuthorizedKeys) == [WriteAuthorizedKeys("imds-user", (KEY,))]
+    assert actions_of(plan, SetPassword) == []
+
+
+def test_keys_of_the_media_are_used_when_every_one_has_a_value() -> None:
+    ovf = OVF._replace(ssh_public_keys=(SshPublicKey(value=OTHER_KEY),))
+    assert properties(Evidence(ovf=ovf, instance=INSTANCE)).ssh_public_keys == ((OTHER_KEY,), "media")
+
+
+def test_keys_known_by_fingerprint_are_completed_by_imds() -> None:
+    ovf = OVF._replace(ssh_public_keys=(SshPublicKey(value=None, fingerprint="AB"), SshPublicKey(value=OTHER_KEY)))
+    assert properties(Evidence(ovf=ovf, instance=INSTANCE)).ssh_public_keys == ((KEY, OTHER_KEY), "imds")
+
+
+def test_a_key_that_appears_twice_is_written_once() -> None:
+    ovf = OVF._replace(ssh_public_keys=(SshPublicKey(value=KEY), SshPublicKey(value=f"{KEY}\r\n")))
+    assert properties(Evidence(ovf=ovf)).ssh_public_keys == ((KEY,), "media")
+
+
+def test_an_invalid_key_names_its_index_and_path() -> None:
+    ovf = OVF._replace(ssh_public_keys=(SshPublicKey(value=KEY), SshPublicKey(value="rubbish", path="/p")))
+    with pytest.raises(ProvisioningError) as caught:
+        make_plan(Evidence(ovf=ovf))
+    assert caught.value.reason is Reason.INVALID_SSH_KEY
+    assert "key 1 for /p" in str(caught.value)
+
+
+def test_user_data_stands_in_for_custom_data_under_its_own_name() -> None:
+    plan = make_plan(Evidence(ovf=OVF, instance=INSTANCE._replace(user_data=b"u")))
+    stored = {step.name: step.action.contents for step in plan.steps if isinstance(step.action, StoreFile)}
+    assert stored == {"write-custom-data": None, "write-user-data": b"u"}
+
+
+def test_user_data_is_not_stored_beside_custom_data() -> None:
+    plan = make_plan(Evidence(ovf=OVF._replace(custom_data=b"c"), instance=INSTANCE._replace(user_data=b"u")))
+    stored = {step.name: step.action.contents for step in plan.steps if isinstance(step.action, StoreFile)}
+    assert stored == {"write-custom-data": b"c", "write-user-data": None}
+
+
+def test_custom_data_bin_is_used_when_the_ovf_env_has_none() -> None:
+    assert properties(Evidence(ovf=OVF, custom_data_bin=b"bin")).custom_data == (b"bin", "media")
+    both = Evidence(ovf=OVF._replace(custom_data=b"xml"), custom_data_bin=b"bin")
+    assert properties(both).custom_data == (b"xml", "media")
+
+
+def test_promised_custom_data_that_is_missing_fails_only_where_configured() -> None:
+    evidence = Evidence(ovf=OVF, instance=INSTANCE._replace(has_custom_data=True))
+    make_plan(evidence)
+    with pytest.raises(ProvisioningError) as caught:
+        make_plan(evidence, Options(custom_data_missing=OnMissing.FAIL))
+    assert caught.value.reason is Reason.MISSING_PROPERTY
+
+
+@pytest.mark.parametrize(
+    ("disable", "password", "wanted"),
+    [(True, PASSWORD, False), (True, None, False), (False, PASSWORD, True), (None, PASSWORD, True)],
+)
+def test_password_login_follows_the_platform(disable: bool | None, password: Secret | None, wanted: bool) -> None:
+    keys = (SshPublicKey(value=KEY),)
+    ovf = OVF._replace(disable_ssh_password_authentication=disable, password=password, ssh_public_keys=keys)
+    (action,) = actions_of(make_plan(Evidence(ovf=ovf)), ConfigureSshd)
+    assert isinstance(action, ConfigureSshd)
+    assert action.password_authentication is wanted
+
+
+@pytest.mark.parametrize("disable", [False, None])
+def test_password_login_is_never_opened_without_a_password(disable: bool | None) -> None:
+    ovf = OVF._replace(
+        disable_ssh_password_authentication=disable, password=None, ssh_public_keys=(SshPublicKey(value=KEY),)
+    )
+    assert actions_of(make_plan(Evidence(ovf=ovf)), ConfigureSshd) == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "password", "asks"),
+    [
+        (AskPassword.AUTO, PASSWORD, True),
+        (AskPassword.AUTO, None, False),
+        (AskPassword.ALWAYS, None, True),
+        (AskPassword.NEVER, PASSWORD, False),
+    ],
+)
+def test_sudo_asks_for_a_password_that_exists(ask: AskPassword, password: Secret | None, asks: bool) -> None:
+    ovf = OVF._replace(password=password, ssh_public_keys=(SshPublicKey(value=KEY),))
+    (action,) = actions_of(make_plan(Evidence(ovf=ovf), Options(sudo_ask_password=ask)), GrantSudo)
+    assert isinstance(action, GrantSudo)
+    assert action.ask_password is asks
+
+
+@pytest.mark.parametrize("kind", ["Running", "Savable", "PreprovisionedOSDisk", "Unheard"])
+def test_a_pooled_vm_is_refused_by_its_type(kind: str) -> None:
+    for evidence in (
+        Evidence(ovf=OVF._replace(preprovisioned_vm=True, preprovisioned_vm_type=kind)),
+        Evidence(instance=INSTANCE._replace(pps_type=kind)),
+    ):
+        with pytest.raises(ProvisioningError) as caught:
+            make_plan(evidence)
+        assert caught.value.reason is Reason.UNSUPPORTED_PREPROVISIONING
+        assert caught.value.data == {"type": kind}
+
+
+def test_a_pooled_vm_without_a_type_is_refused_too() -> None:
+    with pytest.raises(ProvisioningError) as caught:
+        make_plan(Evidence(ovf=OVF._replace(preprovisioned_vm=True)))
+    assert caught.value.reason is Reason.UNSUPPORTED_PREPROVISIONING
+
+
+def test_the_media_says_whether_the_vm_is_pooled_not_imds() -> None:
+    make_plan(Evidence(ovf=OVF, instance=INSTANCE._replace(pps_type="Running")))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason", "data"),
+    [
+        (Evidence(instance=INSTANCE._replace(computer_name=None)), Reason.MISSING_PROPERTY, {"property": "hostname"}),
+        (Evidence(instance=INSTANCE._replace(admin_username=None)), Reason.MISSING_PROPERTY, {"property": "username"}),
+        (Evidence(instance=INSTANCE._replace(ssh_public_keys=())), Reason.NO_CREDENTIALS, {"username": "imds-user"}),
+        (Evidence(ovf=OVF._replace(password=None)), Reason.NO_CREDENTIALS, {"username": "media-user"}),
+    ],
+)
+def test_what_is_required_must_come_from_some_source(evidence: Evidence, reason: Reason, data: dict[str, str]) -> None:
+    with pytest.raises(ProvisioningError) as caught:
+        make_plan(evidence)
+    assert (caught.value.reason, caught.value.data) == (reason, data)
+
+
+def test_with_every_policy_off_nothing_is_required_and_nothing_carried_out() -> None:
+    assert make_plan(Evidence(instance=InstanceMetadata()), ALL_OFF).steps
+    for evidence in (Evidence(instance=InstanceMetadata()), Evidence(ovf=OVF, device="/dev/sr0")):
+        assert {step.policy for step in make_plan(evidence, ALL_OFF).steps} == {Policy.OFF}
+
+
+def test_the_proxy_agent_is_checked_where_the_vm_has_one() -> None:
+    plan = make_plan(Evidence(ovf=OVF._replace(provision_guest_proxy_agent=True)))
+    assert plan.steps[0].action == CheckProxyAgent()
+    assert plan.steps[0].policy is Policy.REQUIRED
+
+
+def test_the_disc_is_ejected_where_it_came_from_a_drive() -> None:
+    assert actions_of(make_plan(Evidence(ovf=OVF, device="/dev/sr0")), EjectMedia) == [EjectMedia("/dev/sr0")]
+    assert actions_of(make_plan(Evidence(ovf=OVF)), EjectMedia) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "configured", "runs"), [(b"#!/bin/sh\n", True, True), (b"#!/bin/sh\n", False, False), (b"x", True, False)]
+)
+def test_custom_data_is_run_only_if_it_is_a_program_and_configured(data: bytes, configured: bool, runs: bool) -> None:
+    plan = make_plan(Evidence(ovf=OVF._replace(custom_data=data)), Options(custom_data_execute=configured))
+    assert bool(actions_of(plan, ExecuteCustomData)) is runs
+
+
+def test_the_account_is_made_as_configured() -> None:
+    options = Options(shell="/bin/ash", groups=("a", "b"), allow_system_account=True, state_dir="/s")
+    (action,) = actions_of(make_plan(Evidence(ovf=OVF), options), EnsureUser)
+    assert action == EnsureUser("media-user", "/bin/ash", ("a", "b"), True, "/s/creating-account")
+
+
+def test_later_evidence_adds_steps_and_repeats_none() -> None:
+    early = Evidence(ovf=OVF)
+    first = make_plan(early)
+    assert make_plan(early._replace(instance=InstanceMetadata())).beyond(first) == ()
+    later = make_plan(early._replace(instance=InstanceMetadata(user_data=b"u")))
+    assert [step.name for step in later.beyond(first)] == ["write-user-data"]
+
+
+@pytest.mark.parametrize(
+    ("ovf", "complete"),
+    [
+        (OVF, True),
+        (OVF._replace(username=None), False),
+        (OVF._replace(password=None), False),
+        (OVF._replace(password=None, ssh_public_keys=(SshPublicKey(value=KEY),)), True),
+        (OVF._replace(ssh_public_keys=(SshPublicKey(value=None, fingerprint="AB"),)), False),
+    ],
+)
+def test_complete_media_need_not_wait_for_imds(ovf: OvfEnv, complete: bool) -> None:
+    assert is_complete(ovf, Options()) is complete
+
+
+def test_media_without_a_user_are_complete_where_none_is_wanted() -> None:
+    assert is_complete(OVF._replace(username=None, password=None), ALL_OFF)
