@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from minprov.errors import ProvisioningError, Reason, excerpt
 from minprov.names import parse_hostname, parse_username
 
+SUDOERS_WORDS = ["ALL", "Defaults", "Cmnd_Alias", "Cmd_Alias", "Host_Alias", "Runas_Alias", "User_Alias"]
 LONGEST_LABEL = "a" * 63
 LONGEST_NAME = "a" * 62 + ".b"
 
@@ -76,8 +77,7 @@ def test_plain_username_is_kept_as_given(name: str) -> None:
         ("\N{ARABIC-INDIC DIGIT ONE}", "begins"),
         ("0", "number"),
         ("1000", "number"),
-        ("ALL", "sudoers"),
-        ("Defaults", "sudoers"),
+        *((word, "sudoers") for word in SUDOERS_WORDS),
     ],
 )
 def test_bad_username_names_the_value_and_the_rule(name: str, rule: str) -> None:

@@ -314,6 +314,27 @@ def test_what_is_no_acceptable_xml_is_refused(data: bytes) -> None:
     assert failure.value.reason is Reason.OVF_PARSE
 
 
+def test_document_at_the_bounds_is_read_and_beyond_them_refused() -> None:
+    largest = ovf_env() + b" " * (MAX_BYTES - len(ovf_env()))
+    assert parse_ovf_env(largest).hostname == "vm"
+    assert "larger" in refusal(largest + b" ").data["problem"]
+    marks = ovf_env().count(b"<") + ovf_env().count(b"=")
+    busiest = ovf_env(HOST + "<x/>" * (MAX_MARKUP - marks))
+    assert parse_ovf_env(busiest).hostname == "vm"
+    assert "larger" in refusal(busiest.replace(b"<x/>", b"<x a=''/>", 1)).data["problem"]
+    longest = "x" * 128
+    assert parse_ovf_env(ovf_env(f"{HOST}<x xmlns='{longest}'/>")).hostname == "vm"
+    for quote in "'\"":
+        assert "larger" in refusal(ovf_env(f"{HOST}<x xmlns:p={quote}{longest}x{quote}/>")).data["problem"]
+
+
+def test_azures_largest_document_is_within_the_bounds() -> None:
+    custom_data = base64.b64encode(bytes(65535)).decode()
+    key = f"<PublicKey><Path>/home/x/.ssh/authorized_keys</Path><Value>ssh-rsa {'A' * 2900}</Value></PublicKey>"
+    linux = f"{HOST}<CustomData>{custom_data}</CustomData><SSH><PublicKeys>{key * 100}</PublicKeys></SSH>"
+    assert len(parse_ovf_env(ovf_env(linux)).ssh_public_keys) == 100
+
+
 LONG = b"x" * (MAX_BYTES // 2)
 
 

@@ -131,6 +131,10 @@ def test_report_keeps_reason_and_vm_id_within_the_limit(reason: Reason, limit: i
     assert fields(report)["vm_id"] == WHO["vm_id"]
 
 
+def test_description_of_a_health_report_has_room_for_512_bytes() -> None:
+    assert len(encode_failure("x", {"stderr": "e" * 5000}, **WHO)) == 512
+
+
 def test_long_values_are_cut_and_short_ones_kept() -> None:
     data = {"stderr": "e" * 400, "status": "1", "stdout": "o" * 400, "tool": "/usr/sbin/useradd"}
     kept = fields(encode_failure("system tool failed", data, **WHO))
