@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check docs clean
+.PHONY: help demo test check docs media-images clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
@@ -28,6 +28,9 @@ check: $(VENV)/.ready  ## lint and types
 
 docs: $(VENV)/.ready  ## write the documents that are made from the code
 	$(BIN)/python scripts/generate_docs.py
+
+media-images: $(VENV)/.ready  ## write tests/data/media anew, in a virtual machine whose kernel has a udf driver
+	$(BIN)/python -m tests.data.media.make
 
 clean:
 	rm -rf $(VENV) build dist

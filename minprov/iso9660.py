@@ -117,6 +117,8 @@ class _Tree(NamedTuple):
                 obstacle = "interleaved file"  # 6.4.3
             yield _File(name or self._plain_name(identifier), sections, obstacle)
             sections = ()
+        if sections:
+            raise corrupt("a file without its last section", clause="9.1.6")
 
     def contents(self, file: _File, limit: int) -> bytes:
         """Return a file's bytes: 6.5."""
