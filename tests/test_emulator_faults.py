@@ -13,7 +13,7 @@ from blockbuster import blockbuster_ctx
 
 from minprov.emulator.faults import Faults, load_faults
 from minprov.emulator.instance import build_instance
-from minprov.emulator.platform import Emulator
+from minprov.emulator.platform import Emulator, RateLimit
 from minprov.emulator.vm import SAMPLE_VM
 from minprov.errors import ProvisioningError, Reason
 
@@ -123,8 +123,8 @@ def test_a_step_is_of_its_endpoint_alone(script: Callable[[str], Faults]) -> Non
         ("instance = [500]", "instance[0]", None),
         ("[[imds]]\nrefuse = true", "imds", None),
         ("[imds]\nrefuse = false", "imds.refuse", None),
-        ("[imds]\nrefuse = 1\nignore = 1", "imds", None),
-        ("[imds]", "imds", None),
+        ("[imds]\nrefuse = 1\nignore = 1", "imds.ignore", None),
+        ("[imds]\nlimit = 'few'", "imds.limit", None),
     ],
 )
 def test_a_mistake_in_the_file_is_named(
@@ -481,6 +481,25 @@ def test_a_server_that_ignores_lets_connections_time_out(script: Callable[[str],
                 await connect(platform.imds_url)
 
     run(faults, guest)
+
+
+def test_a_limit_counts_what_it_admitted_in_the_last_second() -> None:
+    limit = RateLimit(2)
+    assert [limit.admits(at_ms) for at_ms in (0, 400, 999, 1000, 1001, 1399, 1400)] == [
+        *(True, True, False),
+        *(True, False, False, True),
+    ]
+    assert all(RateLimit(None).admits(0) for _ in range(100))
+
+
+# "requests to IMDS are limited to 5 requests per second" (instance-metadata-service.md, "Rate limiting")
+def test_a_request_over_the_limit_of_its_server_gets_429(script: Callable[[str], Faults]) -> None:
+    async def guest(platform: Emulator, session: aiohttp.ClientSession) -> None:
+        assert await statuses(session, platform.imds_url + INSTANCE, 1) == [429]
+        assert await statuses(session, platform.wireserver_url + "/?comp=versions", 1) == [200]
+        assert platform.requests[0].verdict == "refused"
+
+    run(script("[imds]\nlimit = 0\n"), guest)
 
 
 def test_the_same_script_gives_the_same_garbage(script: Callable[[str], Faults]) -> None:

@@ -3,6 +3,7 @@
     [imds]                         # a server: imds, wireserver, host-plugin
     refuse = 2.5                   # nothing listens for that many seconds; true: for ever
     ignore = true                  # connections are not answered at all, as without a route; or seconds
+    limit = 5                      # more requests in a second are answered 429
 
     [[goal-state]]                 # an endpoint; one table per step, taken in order, one request each
     status = 503
@@ -58,11 +59,12 @@ ENDPOINTS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listen:
-    """When a server starts to listen, in seconds from the start, and what meets a connection until then."""
+class ServerFaults:
+    """When a server starts to listen, what meets a connection until then, and how many requests a second it takes."""
 
-    after: float = 0.0
+    listen_after: float = 0.0
     until_then: Literal["refuse", "ignore"] = "refuse"
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +101,9 @@ NO_STEP = Step()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """All that goes wrong: `listen` by server, `steps` by endpoint."""
+    """All that goes wrong: `servers` and `steps` by the names of servers and endpoints."""
 
-    listen: Mapping[str, Listen] = field(default_factory=dict)
+    servers: Mapping[str, ServerFaults] = field(default_factory=dict)
     steps: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
 
     def step(self, endpoint: str | None, earlier: int) -> Step:
@@ -122,11 +124,11 @@ def load_faults(path: str | Path) -> Faults:
     Raises: ProvisioningError(CONFIG_INVALID), naming the file and the key.
     """
     file = Path(path)
-    listen: dict[str, Listen] = {}
+    servers: dict[str, ServerFaults] = {}
     steps: dict[str, tuple[Step, ...]] = {}
     for name, value in read_table(file).items():
         if name in SERVERS and isinstance(value, dict):
-            listen[name] = _listen(cast("dict[str, object]", value), file=file, place=name)
+            servers[name] = _server(cast("dict[str, object]", value), file=file, place=name)
         elif name in ENDPOINTS and isinstance(value, list):
             steps[name] = tuple(_step(step, file=file, place=f"{name}[{index}]") for index, step in enumerate(value))
         elif name in SERVERS + ENDPOINTS:
@@ -134,17 +136,19 @@ def load_faults(path: str | Path) -> Faults:
             raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=name, detail=f"must be written as {form}")
         else:
             raise unknown_key(name, SERVERS + ENDPOINTS, file=file)
-    return Faults(listen=listen, steps=steps)
+    return Faults(servers=servers, steps=steps)
 
 
-def _listen(table: dict[str, object], *, file: Path, place: str) -> Listen:
-    values = convert_table(table, {"refuse": _duration, "ignore": _duration}, file=file, within=f"{place}.")
-    match values:
-        case {"refuse": float(after), **rest} if not rest:
-            return Listen(after=after)
-        case {"ignore": float(after), **rest} if not rest:
-            return Listen(after=after, until_then="ignore")
-    raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=place, detail="must have either refuse or ignore")
+def _server(table: dict[str, object], *, file: Path, place: str) -> ServerFaults:
+    values = convert_table(table, _SERVER_CONVERTERS, file=file, within=f"{place}.")
+    if "refuse" in values and "ignore" in values:
+        detail = "a server either refuses or ignores"
+        raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=f"{place}.ignore", detail=detail)
+    return ServerFaults(
+        listen_after=values.get("refuse", values.get("ignore", 0.0)),
+        until_then="ignore" if "ignore" in values else "refuse",
+        limit=values.get("limit"),
+    )
 
 
 def _step(table: object, *, file: Path, place: str) -> Step:
@@ -191,6 +195,8 @@ def _table(value: object, _directory: Path) -> dict[str, object]:
         raise TypeError("must be a table")
     return cast("dict[str, object]", value)
 
+
+_SERVER_CONVERTERS: Mapping[str, Convert] = {"refuse": _duration, "ignore": _duration, "limit": number}
 
 _STEP_CONVERTERS: Mapping[str, Convert] = {
     "times": _times,

@@ -13,7 +13,7 @@ import errno
 import math
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -24,7 +24,7 @@ from minprov.errors import ProvisioningError, Reason
 from . import host_plugin, imds, wireserver
 from .delivery import deliver, edit
 from .exchange import HealthReport, Reply, Request
-from .faults import NO_FAULTS, Faults, Listen, Step
+from .faults import NO_FAULTS, Faults, ServerFaults, Step
 from .vm import SAMPLE_VM, VirtualMachine
 
 if TYPE_CHECKING:
@@ -62,14 +62,32 @@ class Exchange:
         return "accepted" if self.reply.refusal is None else "refused"
 
 
-@dataclass(slots=True, kw_only=True)
+class RateLimit:
+    """Admits so many requests in any second, or all of them."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._admitted: deque[float] = deque()
+
+    def admits(self, at_ms: float) -> bool:
+        """Tell whether a request at that time may pass, and count it if so."""
+        while self._admitted and self._admitted[0] <= at_ms - 1000:
+            self._admitted.popleft()
+        if self._limit is not None and len(self._admitted) >= self._limit:
+            return False
+        self._admitted.append(at_ms)
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Server:
     """One of the platform's addresses: the rules it answers by, and its socket."""
 
     name: str
     rules: ModuleType
     socket: socket.socket
-    listen: Listen
+    faults: ServerFaults
+    limit: RateLimit
 
     @property
     def url(self) -> str:
@@ -132,8 +150,10 @@ class Emulator:
             for name, (rules, address) in self._addresses.items():
                 if address is not None:
                     bound = resources.enter_context(_bind(address))
-                    listen = self.faults.listen.get(name, Listen())
-                    self._servers[name] = _Server(name=name, rules=rules, socket=bound, listen=listen)
+                    faults = self.faults.servers.get(name, ServerFaults())
+                    self._servers[name] = _Server(
+                        name=name, rules=rules, socket=bound, faults=faults, limit=RateLimit(faults.limit)
+                    )
             runners = {}
             for server in self._servers.values():
                 runner = web.ServerRunner(web.Server(self._handler(server), access_log=None))
@@ -146,7 +166,7 @@ class Emulator:
             resources.callback(self._stop)
             for server in self._servers.values():
                 site = web.SockSite(runners[server.name], server.socket)
-                if server.listen.after:
+                if server.faults.listen_after:
                     await self._keep_away(server, resources)
                     latecomers.create_task(self._listen_late(server, site))
                 else:
@@ -187,8 +207,11 @@ class Emulator:
             step = self.faults.step(endpoint, self._asked[endpoint])
             self._asked[endpoint] += 1
             self.vm = replace(self.vm, **step.change)
-            # In a thread, since some answers take other programs to make.
-            reply = edit(await asyncio.to_thread(server.rules.answer, self.vm, request), step)
+            if server.limit.admits(at_ms):
+                # In a thread, since some answers take other programs to make.
+                reply = edit(await asyncio.to_thread(server.rules.answer, self.vm, request), step)
+            else:
+                reply = Reply(status=429, refusal=f"more than {server.faults.limit} requests in a second")
             await self._record(
                 Exchange(
                     at_ms=at_ms,
@@ -226,7 +249,7 @@ class Emulator:
 
     async def _keep_away(self, server: _Server, resources: contextlib.AsyncExitStack) -> None:
         """Let connections wait for ever: one that nobody accepts fills the queue, and Linux drops further SYNs."""
-        if server.listen.until_then == "ignore":
+        if server.faults.until_then == "ignore":
             server.socket.listen(0)
             filler = resources.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             filler.setblocking(False)
@@ -234,7 +257,7 @@ class Emulator:
 
     async def _listen_late(self, server: _Server, site: web.SockSite) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None if math.isinf(server.listen.after) else server.listen.after):
+            async with asyncio.timeout(None if math.isinf(server.faults.listen_after) else server.faults.listen_after):
                 await self._stopping.wait()
         if not self._stopping.is_set():
             await site.start()
