@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "minprov"
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "emulator" not in path.parts)
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "emulator" not in path.parents)
 
 # From the bottom to the top; a module may import what stands in a lower row.
 LAYERS = (
