@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,13 @@ def assert_ovf_env_is_of(vm: VirtualMachine, env: OvfEnv) -> None:
 @given(vm=machines)
 def test_the_ovf_env_carries_every_property(vm: VirtualMachine) -> None:
     assert_ovf_env_is_of(vm, parse_ovf_env(build_ovf_env(vm)))
+
+
+def test_a_carriage_return_survives_the_ovf_env() -> None:
+    # XML 1.0, 2.11: one that is not escaped would be read back as a line feed.
+    key = SshPublicKey(value="---- BEGIN SSH2 PUBLIC KEY ----\r\nAAAA\r\n---- END SSH2 PUBLIC KEY ----")
+    root = ElementTree.fromstring(build_ovf_env(dataclasses.replace(SAMPLE_VM, ssh_public_keys=(key,))))
+    assert root.findtext(".//{http://schemas.microsoft.com/windowsazure}Value") == key.value
 
 
 @given(vm=machines, api_version=st.sampled_from([version for version in IMDS_API_VERSIONS if version >= "2021-08-01"]))
