@@ -32,5 +32,9 @@ docs: $(VENV)/.ready  ## write the documents that are made from the code
 media-images: $(VENV)/.ready  ## write tests/data/media anew, in a virtual machine whose kernel has a udf driver
 	$(BIN)/python -m tests.data.media.make
 
+.PHONY: deb
+deb:  ## the Debian packages, in dist
+	packaging/build-deb
+
 clean:
 	rm -rf $(VENV) build dist
