@@ -23,9 +23,10 @@ MAX_CHARACTERS = 64 * 1024  # of one value: 20 of the longest RSA keys, 80 of th
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
 TYPE = r"(?:sk-)?(?:ssh|ecdsa)-[A-Za-z0-9@.-]+"
 OPTION = r'[A-Za-z0-9-]++(?:="(?:\\"?+|[^"\\\x00-\x1f\x7f])*+")?+'
-# Possessive quantifiers, so that a hostile line costs one pass.
+# Possessive quantifiers, so that a hostile line costs one pass; none around a group that captures, which Pythons before
+# 3.11.5 fail to match (python/cpython#101955).
 KEY_LINE = re.compile(
-    rf"(?:(?!{TYPE}[ \t])(?P<options>{OPTION}(?:,{OPTION})*+)[ \t]++)?+"
+    rf"(?:(?!{TYPE}[ \t])(?P<options>{OPTION}(?:,{OPTION})*+)[ \t]++)?"
     rf"(?P<type>{TYPE})[ \t]+(?P<base64>[A-Za-z0-9+/]+={{0,2}})(?:[ \t]+(?P<comment>.*))?"
 )
 CONTINUATION = re.compile(r"[A-Za-z0-9+/=]+(?P<comment>[ \t].*)?")
