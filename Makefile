@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check docs media-images clean
+.PHONY: help demo test check docs media-images fuzz clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
@@ -35,6 +35,10 @@ media-images: $(VENV)/.ready  ## write tests/data/media anew, in a virtual machi
 .PHONY: deb
 deb:  ## the Debian packages, in dist
 	packaging/build-deb
+
+fuzz: $(VENV)/.ready  ## fuzz the readers of the media for half an hour, guided by coverage
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	$(BIN)/python -m tests.fuzz_media -max_total_time=1800
 
 clean:
 	rm -rf $(VENV) build dist

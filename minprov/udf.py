@@ -240,7 +240,7 @@ class _Volume:
                 name, number = _NAMED_MAP.unpack_from(entry)
                 if name.startswith(b"*UDF Metadata Partition"):
                     return self._metadata_partition(self._physical_partition(number), *_METADATA_MAP.unpack_from(entry))
-                raise unsupported(name.rstrip(b"\0").decode("ascii", "replace"))
+                raise unsupported(str(name.rstrip(b"\0"))[2:-1])  # whatever it is, printable
         raise corrupt("a partition map is of no known type", type=entry[0], length=len(entry), clause="3/10.7.1")
 
     def _physical_partition(self, number: int) -> _Partition:

@@ -11,7 +11,7 @@ tenth of it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from minprov.errors import ProvisioningError, Reason
 
@@ -19,15 +19,21 @@ Read: TypeAlias = Callable[[int, int], bytes]
 
 # An Azure disc takes some twenty reads; these limits leave room for any honest volume and end a hostile one in time.
 MAX_READS = 4096
-MAX_BYTES = 4 << 20
+MAX_BYTES = 2 << 20
 MAX_DIRECTORY = 256 << 10
 
 
-class Contents(NamedTuple):
-    """The wanted files that a volume's root directory has, by name, and what kind of volume it is."""
+class Contents:
+    """The wanted files that a volume's root directory has, by name, and what kind of volume it is.
 
-    files: dict[str, bytes]
-    volume: str
+    The files hold secrets, so there is no `repr` that shows them.
+    """
+
+    __slots__ = ("files", "volume")
+
+    def __init__(self, files: dict[str, bytes], volume: str) -> None:
+        self.files = files
+        self.volume = volume
 
 
 class Disc:
