@@ -42,7 +42,7 @@ SETTINGS: dict[str, Callable[[Any], object]] = {
 def run(argv: list[str]) -> int:
     """Run the command line, print what came of it on stdout, and return the exit status."""
     try:
-        flags = vars(_build_parser().parse_args(argv)) if argv else {}
+        flags = vars(build_parser().parse_args(argv)) if argv else {}
         if flags.get("command") == "status":
             document = _read_report(flags)
             _print(document, as_json=flags.get("json", False))
@@ -199,7 +199,8 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
     sys.stdout.write(text + "\n")
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the man page and completions are made from it."""
     import argparse
 
     class Parser(argparse.ArgumentParser):

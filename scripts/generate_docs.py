@@ -1,14 +1,31 @@
-"""Write the parts of docs/ that are made from the code. Run it from the repository's root: `make docs`."""
+"""Write the documents that are made from the code: references, man page, shell completions.
+
+Run it from the repository's root: `make docs`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from enum import Enum
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from minprov.config import SETTINGS, Options
+import shtab
+
+from minprov import __version__
+from minprov.cli import build_parser
+from minprov.config import CONFIG_FILE, SETTINGS, Options
 from minprov.errors import Reason
+from minprov.state import DEFAULT_DIRECTORY
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable
+
+EXIT_STATUSES = {getattr(os, name): name for name in dir(os) if name.startswith("EX_")}
 
 REASONS_HEAD = """\
 # Reasons
@@ -27,9 +44,9 @@ The exit status is that of the process, named as in sysexits.h.
 
 def render_reasons() -> str:
     """Return docs/reasons.md: one row for each reason, in the order of a run."""
-    names = {getattr(os, name): name for name in dir(os) if name.startswith("EX_")}
     rows = (
-        f"| {reason.phrase} | {reason.exit_status} ({names[reason.exit_status]}) | {reason.cause} | {reason.action} |\n"
+        f"| {reason.phrase} | {reason.exit_status} ({EXIT_STATUSES[reason.exit_status]}) | {reason.cause} | "
+        f"{reason.action} |\n"
         for reason in Reason
     )
     return REASONS_HEAD + "".join(rows)
@@ -80,7 +97,98 @@ def _toml(value: object) -> str:
     return f"`{json.dumps(value)}`"
 
 
-DOCUMENTS = {"docs/reasons.md": render_reasons, "docs/configuration.md": render_configuration}
+MAN_HEAD = rf"""\
+.\" Made from the command line's parser by scripts/generate_docs.py: run `make docs`.
+.TH MINPROV 8 "" "minprov {__version__}" "System administration"
+.SH NAME
+minprov \- provision a Linux VM on Azure at first boot, without an agent
+.SH SYNOPSIS
+.B minprov
+[\fIoption\fR ...]
+.br
+.B minprov status
+[\fIoption\fR ...]
+.SH DESCRIPTION
+"""
+MAN_DESCRIPTION = """\
+minprov runs once, at first boot, as root. It reads the provisioning media and asks the instance metadata service and
+WireServer at the same time, applies the properties that the VM was created with, reads each of them back, tells the
+platform that the VM is ready, and exits. On a VM for which that was done it exits at once. `minprov status` prints the
+last run's report.
+"""
+MAN_FILES = {
+    CONFIG_FILE: "Configuration, then the files in minprov.toml.d, in order of name. None is needed.",
+    f"{DEFAULT_DIRECTORY}/report.json": "The last run's report.",
+    f"{DEFAULT_DIRECTORY}/ovf-env.xml": "The provisioning document, its password redacted.",
+    f"{DEFAULT_DIRECTORY}/custom-data": "customData, byte for byte.",
+    f"{DEFAULT_DIRECTORY}/applied, {DEFAULT_DIRECTORY}/ready": "What was done for which VM.",
+}
+
+
+def render_man_page() -> str:
+    """Return the manual page: the parser's own words, and what flags do not tell."""
+    # argparse has no public way to its groups; the first two are its own, for the command and --help.
+    groups = build_parser()._action_groups[2:]
+    return "".join(
+        (
+            MAN_HEAD,
+            _roff(MAN_DESCRIPTION),
+            ".SH OPTIONS\n",
+            *(f".SS {_roff(str(group.title).capitalize())}" + _man_options(group) for group in groups),
+            ".SH EXIT STATUS\n",
+            _man_terms(_exit_statuses()),
+            ".SH FILES\n",
+            _man_terms(MAN_FILES.items()),
+        )
+    )
+
+
+def _man_options(group: argparse._ArgumentGroup) -> str:
+    return _man_terms((_flag(action), str(action.help)) for action in group._group_actions)
+
+
+def _flag(action: argparse.Action) -> str:
+    value = "|".join(action.choices) if action.choices else action.metavar
+    return " ".join((*action.option_strings, *([] if action.nargs == 0 else [str(value)])))
+
+
+def _exit_statuses() -> Iterable[tuple[str, str]]:
+    yield f"{os.EX_OK}", "Done, or nothing to do."
+    for status in sorted({reason.exit_status for reason in Reason}):
+        phrases = "; ".join(reason.phrase for reason in Reason if reason.exit_status == status)
+        yield f"{status} ({EXIT_STATUSES[status]})", f"{phrases}."
+
+
+def _man_terms(terms: Iterable[tuple[str, str]]) -> str:
+    return "".join(f".TP\n.B {_roff(term)}{_roff(meaning)}" for term, meaning in terms)
+
+
+def _roff(text: str) -> str:
+    """Return text as lines of roff; what is in backticks is bold."""
+    escaped = text.strip().replace("\\", r"\e").replace("-", r"\-")
+    return re.sub(r"`([^`]*)`", r"\\fB\1\\fR", escaped) + "\n"
+
+
+COMPLETED_AS = {"PATH": shtab.FILE, "FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
+
+
+def render_completion(shell: str) -> str:
+    """Return the completion of the command line for bash, zsh or fish."""
+    parser = build_parser()
+    for action in parser._actions:
+        if action.metavar in COMPLETED_AS:
+            action.complete = COMPLETED_AS[action.metavar]  # type: ignore[attr-defined]  # how shtab is told
+    return shtab.complete(parser, shell).rstrip() + "\n"
+
+
+DOCUMENTS: dict[str, Callable[[], str]] = {
+    "docs/reasons.md": render_reasons,
+    "docs/configuration.md": render_configuration,
+    "packaging/man/minprov.8": render_man_page,
+    "packaging/completions/bash/minprov": partial(render_completion, "bash"),
+    "packaging/completions/zsh/_minprov": partial(render_completion, "zsh"),
+    "packaging/completions/fish/minprov.fish": partial(render_completion, "fish"),
+}
 
 
 def main() -> None:
