@@ -72,6 +72,7 @@ def normalise_keys(text: str, where: str | None = None) -> tuple[str, ...]:
         ProvisioningError: INVALID_SSH_KEY with `where`, the line, and what is wrong; never with the text itself, which
             may be a private key.
     """
+    where = where and excerpt(where, 128)
     if len(text) > MAX_CHARACTERS:
         problem = f"it has more than {MAX_CHARACTERS} characters"
         raise ProvisioningError(Reason.INVALID_SSH_KEY, where=where, problem=problem)

@@ -155,8 +155,8 @@ def test_rfc_4716_comment_is_kept() -> None:
 
 
 def test_refusal_says_where_and_on_which_line() -> None:
-    error = refusal(f"{RSA}\r\n\r\nssh-rsa AAAA\r\n", "IMDS compute.publicKeys[1]")
-    assert error.data["where"] == "IMDS compute.publicKeys[1]"
+    error = refusal(f"{RSA}\r\n\r\nssh-rsa AAAA\r\n", "key 1 for /home/x\n/.ssh")
+    assert error.data["where"] == r"key 1 for /home/x\n/.ssh"
     assert error.data["line"] == "3"
 
 
