@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check docs media-images fuzz clean
+.PHONY: help demo test check docs bench deb media-images fuzz clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
@@ -32,13 +32,16 @@ docs: $(VENV)/.ready  ## write the documents that are made from the code
 media-images: $(VENV)/.ready  ## write tests/data/media anew, in a virtual machine whose kernel has a udf driver
 	$(BIN)/python -m tests.data.media.make
 
-.PHONY: deb
 deb:  ## the Debian packages, in dist
 	packaging/build-deb
 
 fuzz: $(VENV)/.ready  ## fuzz the readers of the media for half an hour, guided by coverage
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python -m tests.fuzz_media -max_total_time=1800
+
+bench: $(VENV)/.ready  ## measure start-up against `import aiohttp`, in one run
+	$(BIN)/python -m compileall -q minprov
+	$(BIN)/python bench/startup.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-OFF_AZURE_LIMIT = 1.2
-"""Seconds a dry run looks around on a machine whose firmware does not name Azure."""
+DRY_RUN_LIMIT = 10.0
+"""Seconds for a dry run without --timeout: somebody is looking."""
+OFF_AZURE_LIMIT = 0.8
+"""Seconds a dry run asks for IMDS at its own address on a machine whose firmware does not name Azure."""
 KILL_GRACE = 9.0
 """Seconds after the deadline at which the kernel ends the process, whatever it is doing."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -75,6 +77,8 @@ def _execute(flags: dict[str, Any]) -> Result:
         options, refusal = Options(**settings), error  # the platform is to be told, which the defaults are good for
     _set_up_logging("warning" if dry_run and "log_level" not in flags else options.log_level)
     identity = read_identity()
+    if dry_run:
+        options = _for_dry_run(options, identity, flags)
     state_dir = resolve_beneath(root, options.state_dir)
     if not dry_run and not flags.get("force") and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
         return Result(outcome=Outcome.ALREADY_PROVISIONED, vm_id=identity.vm_id)
@@ -93,9 +97,6 @@ def _run_in_loop(
     gc.disable()
     # A core file would hold the password.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    elsewhere = not (identity.on_azure or flags.get("emulated") or _has_own_sources(options))
-    if flags.get("dry_run") and elsewhere:
-        options = options._replace(timeout=min(options.timeout, OFF_AZURE_LIMIT), media_wait=0.1)
     loop = _new_event_loop(options.loop)
     asyncio.set_event_loop(loop)
     main = loop.create_task(_main(options, identity, flags, refusal))
@@ -104,7 +105,7 @@ def _run_in_loop(
     signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
     result = loop.run_until_complete(main)
     # The loop is not closed: that would wait for threads, one of which a drive may hold for ever.
-    if elsewhere and flags.get("dry_run") and result.error and result.plan is None:
+    if result.error and result.error.reason is Reason.NO_SOURCE and not identity.on_azure and flags.get("dry_run"):
         firmware = identity.chassis_asset_tag or "unknown"
         hint = "try `python -m minprov --dry-run --emulated`"
         result.error = ProvisioningError(Reason.NOT_AZURE, chassis_asset_tag=firmware, hint=hint)
@@ -140,9 +141,13 @@ async def _main(
         return await current.provision(force=flags.get("force", False))
 
 
-def _has_own_sources(options: Options) -> bool:
-    defaults = Options()
-    return any(getattr(options, name) != getattr(defaults, name) for name in ("media", "imds_url", "wireserver_url"))
+def _for_dry_run(options: Options, identity: Identity, flags: dict[str, Any]) -> Options:
+    """Bound a dry run by what somebody who looks on will bear."""
+    if "timeout" not in flags:
+        options = options._replace(timeout=min(options.timeout, DRY_RUN_LIMIT))
+    if not identity.on_azure and options.imds_url == Options().imds_url:
+        options = options._replace(imds_limit=OFF_AZURE_LIMIT, media_wait=0.1)
+    return options
 
 
 def _new_event_loop(choice: Loop) -> asyncio.AbstractEventLoop:

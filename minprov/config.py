@@ -57,6 +57,7 @@ class Options(NamedTuple):
     other_provisioners: OnOtherProvisioner = OnOtherProvisioner.REFUSE
     media: tuple[str, ...] = ()
     media_wait: float = 5.0
+    imds_limit: float = 300.0
     imds_url: str = "http://169.254.169.254"
     wireserver_url: str = "http://168.63.129.16"
     hostname: Policy = Policy.REQUIRED
@@ -98,6 +99,9 @@ SETTINGS = {
         "media", "Devices, image files, directories or ovf-env.xml files to try; none: discover the drive."
     ),
     "sources.media-wait": Setting("media_wait", "Seconds to wait for a drive that the kernel finds late."),
+    "sources.imds-limit": Setting(
+        "imds_limit", "Seconds to wait for IMDS where something is lacking without it; Microsoft advises 300."
+    ),
     "sources.imds-url": Setting("imds_url", "Base URL of the metadata service."),
     "sources.wireserver-url": Setting("wireserver_url", "Base URL of WireServer."),
     "hostname.policy": Setting("hostname", "Set the hostname."),
@@ -140,7 +144,12 @@ def load(path: str | None = None, **flags: object) -> Options:
     options = Options()
     for file in _files(path):
         options = options._replace(**_read(file))
-    return options._replace(**cast("dict[str, Any]", flags))
+    options = options._replace(**cast("dict[str, Any]", flags))
+    for key in ("sources.imds-url", "sources.wireserver-url"):
+        url = getattr(options, SETTINGS[key].field)
+        if not url.startswith("http://") or not url.removeprefix("http://").strip("/"):
+            raise ProvisioningError(Reason.CONFIG_INVALID, key=key, value=url, detail="expected http://HOST[:PORT]")
+    return options
 
 
 def _files(path: str | None) -> list[str]:

@@ -37,8 +37,6 @@ T = TypeVar("T")
 
 MEDIA_LIMIT = 30.0
 """Seconds after which a drive that does not answer is left behind; the kernel gives each of its commands as long."""
-IMDS_LIMIT = 300.0
-"""Seconds for IMDS where something is lacking without it: Microsoft's advice in azure-init#63."""
 IMDS_GRACE = 2.0
 """Seconds more for IMDS once all else is done, where nothing required is lacking without it."""
 NOT_ANSWERED = Source(state=SourceState.SKIPPED, detail="no answer by the time the run ended or went on without it")
@@ -172,12 +170,15 @@ class Sources:
         )
 
     async def _fetch_instance(self) -> InstanceMetadata | None:
-        deadline = min(self._deadline, asyncio.get_running_loop().time() + IMDS_LIMIT)
+        limit = self._options.imds_limit
         transport = await self.transport()
+        deadline = min(self._deadline, asyncio.get_running_loop().time() + limit)
         try:
-            instance = await fetch_instance(transport, self._options.imds_url, deadline=deadline)
-        except ProvisioningError as error:
-            self._result.imds = _failed(error)
+            async with asyncio.timeout_at(deadline):
+                instance = await fetch_instance(transport, self._options.imds_url, deadline=deadline)
+        except (ProvisioningError, TimeoutError) as failure:
+            late = ProvisioningError(Reason.IMDS_READ_TIMEOUT, detail=f"no answer in {limit:g} s")
+            self._result.imds = _failed(failure if isinstance(failure, ProvisioningError) else late)
             return None
         self._result.imds = Source(state=SourceState.FOUND, detail=self._options.imds_url)
         return instance

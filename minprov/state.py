@@ -27,6 +27,11 @@ def holds(directory: str, fact: str, uuid: str) -> bool:
     return any(os.path.exists(f"{directory}/{fact}/{name}") for name in (uuid, swap_byte_order(uuid)))
 
 
+def is_empty(directory: str) -> bool:
+    """Tell whether no VM at all was ever provisioned from this image."""
+    return not os.path.exists(f"{directory}/{APPLIED}")
+
+
 def record(directory: str, fact: str, uuid: str) -> None:
     """Record the fact durably; raises OSError."""
     parent = f"{directory}/{fact}"

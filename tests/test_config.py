@@ -88,3 +88,10 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
 
 def test_every_option_can_be_set_by_exactly_one_key() -> None:
     assert sorted(setting.field for setting in SETTINGS.values()) == sorted(Options._fields)
+
+
+@pytest.mark.parametrize("url", ["", "localhost", "https://169.254.169.254", "http://", "http:///"])
+def test_a_url_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises(ProvisioningError) as caught:
+        load(imds_url=url)
+    assert caught.value.data["key"] == "sources.imds-url"

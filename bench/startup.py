@@ -1,0 +1,98 @@
+"""Measure start-up: process start to Ready posted, against the import of the HTTP client alone, in one run.
+
+The platform is emulated on loopback, the media is the sample image in a file, and the account is made by the machine's
+own tools in a fresh tree for every run. Runs alternate with the yardstick, since a shared machine's speed drifts: the
+figures to trust are the ratios. Needs root, for the tools' chroot(2), and time(1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from minprov.emulator.sample import EmulatedPlatform, emulated_platform
+
+RUNS = 15
+COPIED = ("passwd", "shadow", "group", "gshadow", "login.defs", "subuid", "subgid")
+# As in the unit: without it, building TLS contexts is a third of the import. A clean environment, as a boot has.
+ENVIRONMENT = {"PATH": os.environ["PATH"], "SSL_CERT_FILE": "/dev/null"}
+IMPORT_CLIENT = [sys.executable, "-I", "-c", "import aiohttp"]
+BARE_PYTHON = [sys.executable, "-I", "-c", "pass"]
+
+Measured = dict[str, float]
+
+
+def make_tree(directory: str) -> None:
+    """Make the smallest system that account tools work on."""
+    etc = Path(directory, "etc")
+    etc.mkdir(parents=True)
+    for name in COPIED:
+        if Path("/etc", name).exists():
+            shutil.copy2(f"/etc/{name}", etc / name)
+    shutil.copytree("/etc/skel", etc / "skel")
+    (etc / "sudoers").write_text("@includedir /etc/sudoers.d\n")
+
+
+def run(argv: Sequence[str]) -> Measured:
+    """Run a command to its end: wall and processor time in ms, peak resident memory in MiB."""
+    start = time.perf_counter()
+    # time(1) is between, because a child's peak memory counts from before it executes: as a copy of this process.
+    timed = ["/usr/bin/time", "--format=%M %U %S", *argv]
+    done = subprocess.run(timed, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    wall = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"{argv} failed: {done.stderr}")
+    memory, user, system = map(float, done.stderr.splitlines()[-1].split())
+    return {"wall": wall * 1000, "processor": (user + system) * 1000, "memory": memory / 1024}
+
+
+def provision(platform: EmulatedPlatform, command: Sequence[str]) -> Measured:
+    """Provision a fresh tree once; adds the time to Ready by the program's own account."""
+    with tempfile.TemporaryDirectory() as tree:
+        make_tree(tree)
+        urls = ["--imds-url", platform.imds_url, "--wireserver-url", platform.wireserver_url]
+        measured = run([*command, "--root", tree, "--media", platform.media, "--timeout", "60", *urls])
+        report = json.loads(Path(tree, "var/lib/minprov/report.json").read_text())
+    if report["health"]["reported"] != "Ready":
+        raise SystemExit("Ready was not reported")
+    return measured
+
+
+def compare(name: str, first: Callable[[], Measured], second: Callable[[], Measured], limit: str) -> None:
+    """Run two commands in turn and print the ratio of their wall times, pair by pair."""
+    first(), second()
+    pairs = [(first(), second()) for _ in range(RUNS)]
+    ratios = sorted(mine["wall"] / yardstick["wall"] for mine, yardstick in pairs)
+    wall, yardstick = (statistics.median(pair[index]["wall"] for pair in pairs) for index in (0, 1))
+    processor = statistics.median(mine["processor"] / yardstick["processor"] for mine, yardstick in pairs)
+    memory = max(mine["memory"] for mine, _ in pairs)
+    print(
+        f"{name:<34} {wall:6.0f} ms : {yardstick:4.0f} ms   ratio {statistics.median(ratios):4.2f}"
+        f" ({ratios[0]:.2f} to {ratios[-1]:.2f}, budget {limit})   processor {processor:4.2f}   peak {memory:4.1f} MiB"
+    )
+
+
+async def main(command: Sequence[str]) -> None:
+    """Print one line for each budget."""
+    async with emulated_platform() as platform:
+
+        def measure() -> None:
+            ready, client = (lambda: provision(platform, command)), (lambda: run(IMPORT_CLIENT))
+            compare("start to Ready : import aiohttp", ready, client, "1.20")
+            already, bare = (lambda: run([*command, "--version"])), (lambda: run(BARE_PYTHON))
+            compare("--version : bare Python", already, bare, "none")
+
+        await asyncio.to_thread(measure)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:] or [sys.executable, "-m", "minprov"]))
