@@ -483,6 +483,26 @@ def test_a_server_that_ignores_lets_connections_time_out(script: Callable[[str],
     run(faults, guest)
 
 
+def test_a_server_that_ignores_for_a_while_serves_whoever_tries_again(script: Callable[[str], Faults]) -> None:
+    faults = script("[imds]\nignore = 0.1\n")
+
+    async def guest(platform: Emulator, session: aiohttp.ClientSession) -> None:
+        # The first SYN is lost; the kernel sends the next a second later.
+        assert await statuses(session, platform.imds_url + INSTANCE, 1) == [200]
+
+    run(faults, guest)
+
+
+@pytest.mark.parametrize("truncate", ["", "truncate = 100\n"])
+def test_a_status_needs_no_name(script: Callable[[str], Faults], truncate: str) -> None:
+    faults = script(f"[[instance]]\nstatus = 499\n{truncate}")
+
+    async def guest(platform: Emulator, session: aiohttp.ClientSession) -> None:
+        assert await statuses(session, platform.imds_url + INSTANCE, 1) == [499]
+
+    run(faults, guest)
+
+
 def test_a_limit_counts_what_it_admitted_in_the_last_second() -> None:
     limit = RateLimit(2)
     assert [limit.admits(at_ms) for at_ms in (0, 400, 999, 1000, 1001, 1399, 1400)] == [

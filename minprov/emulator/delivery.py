@@ -12,7 +12,7 @@ import gzip
 import socket
 import struct
 from dataclasses import replace
-from http import HTTPStatus
+from http.client import responses
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -50,7 +50,7 @@ async def deliver(request: web.BaseRequest, reply: Reply, step: Step, stopping: 
     await _pause(step.delay, stopping)
     status = step.status or reply.status
     body = _body(reply, step)
-    headers = {"Server": "minprov-emulator", "Content-Type": reply.content_type, **reply.headers}
+    headers = {"Server": "minprov-emulator", "Content-Type": reply.content_type}
     if step.gzip:
         headers["Content-Encoding"] = "gzip"
     headers |= step.headers
@@ -118,7 +118,7 @@ def _pieces(body: bytes, step: Step) -> Iterator[bytes]:
 
 def _head(status: int, headers: Mapping[str, str], body: bytes, *, chunked: bool) -> bytes:
     framing = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(len(body))}
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines = [f"HTTP/1.1 {status} {responses.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in (framing | dict(headers)).items()]
     head = "\r\n".join(lines).encode() + b"\r\n\r\n"
     return head + b"%x\r\n" % len(body) if chunked else head

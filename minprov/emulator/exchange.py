@@ -44,7 +44,6 @@ class Reply:
 
     status: int = 200
     content_type: str = "text/xml; charset=utf-8"
-    headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     refusal: str | None = None
     health: HealthReport | None = None

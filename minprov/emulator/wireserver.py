@@ -75,19 +75,22 @@ def endpoint(request: Request) -> str | None:
 
 def answer(vm: VirtualMachine, request: Request) -> Reply:
     """Judge a request and answer it as the WireServer does."""
-    name = endpoint(request)
-    if name is None:
-        return _RefusalError(404, "ResourceNotFound", "The requested resource does not exist.").reply
-    method, handler = _ENDPOINTS[name]
-    if request.method != method:
-        refused = _RefusalError(405, "MethodNotAllowed", f"{name} takes {method}, not {request.method}.")
-        return refused.reply
     try:
-        if request.path.startswith("/machine"):
-            _require_version(request)
-        return handler(vm, request)
+        return _judge(vm, request)
     except _RefusalError as refused:
         return refused.reply
+
+
+def _judge(vm: VirtualMachine, request: Request) -> Reply:
+    name = endpoint(request)
+    if name is None:
+        raise _RefusalError(404, "ResourceNotFound", "The requested resource does not exist.")
+    method, handler = _ENDPOINTS[name]
+    if request.method != method:
+        raise _RefusalError(405, "MethodNotAllowed", f"{name} takes {method}, not {request.method}.")
+    if request.path.startswith("/machine"):
+        _require_version(request)
+    return handler(vm, request)
 
 
 def _require_version(request: Request) -> None:
