@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minprov import udf
+from minprov.emulator.goal_state import build_goal_state
 from minprov.emulator.instance import build_instance
 from minprov.emulator.media import media_files, write_media
 from minprov.emulator.ovf_env import build_ovf_env
@@ -124,6 +125,45 @@ def test_a_field_appears_with_the_version_that_introduced_it(api_version: str, f
     assert isinstance(compute, dict)
     assert compute.keys() & {"publicKeys", "osProfile", "userData"} == fields
     assert compute["vmId"] == SAMPLE_VM.vm_id
+
+
+# instance-metadata-service.md, "Schema breakdown", tables of Compute and of the image reference.
+DOCUMENTED_COMPUTE = """
+    azEnvironment additionalCapabilities customData evictionPolicy extendedLocation host hostGroup
+    isHostCompatibilityLayerVm licenseType location name offer osProfile osType physicalZone placementGroupId plan
+    platformUpdateDomain platformFaultDomain platformSubFaultDomain priority provider publicKeys publisher
+    resourceGroupName resourceId sku securityProfile storageProfile subscriptionId tags tagsList userData version
+    virtualMachineScaleSet vmId vmScaleSetName vmSize zone
+"""
+# Azure/WALinuxAgent, tests/data/hibernate/goal_state_1/GoalState.xml, in its order.
+GOAL_STATE_ELEMENTS = """
+    GoalState Version Incarnation Machine ExpectedState StopRolesDeadlineHint LBProbePorts Port ExpectHealthReport
+    Container ContainerId RoleInstanceList RoleInstance InstanceId State Configuration HostingEnvironmentConfig
+    SharedConfig ExtensionsConfig FullConfig Certificates ConfigName
+"""
+# Azure/WALinuxAgent, tests/data/ovf-env-2.xml, and PreprovisionedVMType of cloud-init's parser.
+OVF_ENV_ELEMENTS = """
+    Environment ProvisioningSection Version LinuxProvisioningConfigurationSet ConfigurationSetType HostName UserName
+    UserPassword DisableSshPasswordAuthentication SSH PublicKeys PublicKey Path Value CustomData PlatformSettingsSection
+    Version PlatformSettings KmsServerHostname ProvisionGuestAgent GuestAgentPackageName ProvisionGuestProxyAgent
+    PreprovisionedVm PreprovisionedVMType
+"""
+
+
+def test_the_newest_instance_document_has_every_documented_field() -> None:
+    compute = build_instance(SAMPLE_VM, api_version=IMDS_API_VERSIONS[-1], extended=False)["compute"]
+    assert isinstance(compute, dict)
+    assert sorted(compute) == sorted(DOCUMENTED_COMPUTE.split())
+
+
+def test_the_goal_state_has_the_elements_of_a_real_one() -> None:
+    root = ElementTree.fromstring(build_goal_state(SAMPLE_VM, "168.63.129.16"))
+    assert [element.tag for element in root.iter()] == GOAL_STATE_ELEMENTS.split()
+
+
+def test_the_ovf_env_has_the_elements_of_a_real_one() -> None:
+    root = ElementTree.fromstring(build_ovf_env(SAMPLE_VM))
+    assert [element.tag.partition("}")[2] for element in root.iter()] == OVF_ENV_ELEMENTS.split()
 
 
 def test_partial_metadata_lacks_what_provisioning_needs_until_it_is_asked_for() -> None:

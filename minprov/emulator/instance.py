@@ -33,7 +33,16 @@ _INTRODUCED = {
     "securityProfile": "2020-06-01",
     "osProfile": "2020-07-15",
     "licenseType": "2020-09-01",
+    "evictionPolicy": "2020-12-01",
+    "priority": "2020-12-01",
     "userData": "2021-01-01",
+    "extendedLocation": "2021-03-01",
+    "virtualMachineScaleSet": "2021-03-01",
+    "platformSubFaultDomain": "2021-10-01",
+    "additionalCapabilities": "2021-11-01",
+    "host": "2021-11-15",
+    "hostGroup": "2021-11-15",
+    "physicalZone": "2023-11-15",
 }
 _EXTENDED_INTRODUCED = "2021-08-01"
 
@@ -65,8 +74,13 @@ def _compute(vm: VirtualMachine, api_version: str) -> dict[str, object]:
     if api_version >= "2020-10-01":
         os_profile["disablePasswordAuthentication"] = _flag(vm.disable_password_authentication)
     return {
+        "additionalCapabilities": {"hibernationEnabled": "false"},
         "azEnvironment": "AzurePublicCloud",
         "customData": "",
+        "evictionPolicy": "",
+        "extendedLocation": {"name": "", "type": ""},
+        "host": {"id": ""},
+        "hostGroup": {"id": ""},
         "isHostCompatibilityLayerVm": "false",
         "licenseType": "",
         "location": vm.location,
@@ -74,10 +88,13 @@ def _compute(vm: VirtualMachine, api_version: str) -> dict[str, object]:
         "offer": "",
         "osProfile": os_profile,
         "osType": "Linux",
+        "physicalZone": "",
         "placementGroupId": "",
         "plan": {"name": "", "product": "", "publisher": ""},
         "platformFaultDomain": "0",
+        "platformSubFaultDomain": "",
         "platformUpdateDomain": "0",
+        "priority": "",
         "provider": "Microsoft.Compute",
         "publicKeys": [
             {"keyData": key.value, "path": key.path or f"/home/{vm.username}/.ssh/authorized_keys"}
@@ -87,33 +104,58 @@ def _compute(vm: VirtualMachine, api_version: str) -> dict[str, object]:
         "publisher": "",
         "resourceGroupName": vm.resource_group,
         "resourceId": resource_id,
-        "securityProfile": {"secureBootEnabled": "false", "virtualTpmEnabled": "false"},
-        "sku": "",
-        "storageProfile": {
-            "dataDisks": [],
-            "imageReference": {"id": "", "offer": "", "publisher": "", "sku": "", "version": ""},
-            "osDisk": {
-                "caching": "ReadWrite",
-                "createOption": "FromImage",
-                "diskSizeGB": "30",
-                "image": {"uri": ""},
-                "managedDisk": {"id": "", "storageAccountType": "Premium_LRS"},
-                "name": f"{vm.name}_OsDisk_1",
-                "osType": "Linux",
-                "vhd": {"uri": ""},
-                "writeAcceleratorEnabled": "false",
-            },
-            "resourceDisk": {"size": "0"},
+        "securityProfile": {
+            "encryptionAtHost": "false",
+            "secureBootEnabled": "false",
+            "securityType": "",
+            "virtualTpmEnabled": "false",
         },
+        "sku": "",
+        "storageProfile": _storage(vm),
         "subscriptionId": vm.subscription_id,
         "tags": "",
         "tagsList": [],
         "userData": base64.b64encode(vm.user_data or b"").decode(),
         "version": "",
+        "virtualMachineScaleSet": {"id": ""},
         "vmId": vm.vm_id,
         "vmScaleSetName": "",
         "vmSize": vm.vm_size,
         "zone": "",
+    }
+
+
+def _storage(vm: VirtualMachine) -> dict[str, object]:
+    return {
+        "dataDisks": [],
+        "imageReference": {
+            "communityGalleryImageId": "",
+            "exactVersion": "",
+            "id": "",
+            "offer": "",
+            "publisher": "",
+            "sharedGalleryImageId": "",
+            "sku": "",
+            "version": "",
+        },
+        "osDisk": {
+            "caching": "ReadWrite",
+            "createOption": "FromImage",
+            "diffDiskSettings": {"option": ""},
+            "diskSizeGB": "30",
+            "encryptionSettings": {
+                "diskEncryptionKey": {"secretUrl": "", "sourceVault": {"id": ""}},
+                "enabled": "false",
+                "keyEncryptionKey": {"keyUrl": "", "sourceVault": {"id": ""}},
+            },
+            "image": {"uri": ""},
+            "managedDisk": {"id": "", "storageAccountType": "Premium_LRS"},
+            "name": f"{vm.name}_OsDisk_1",
+            "osType": "Linux",
+            "vhd": {"uri": ""},
+            "writeAcceleratorEnabled": "false",
+        },
+        "resourceDisk": {"size": "0"},
     }
 
 
