@@ -14,7 +14,7 @@ from minprov.config import CONFIG_FILE, Loop, Options, load
 from minprov.errors import ProvisioningError, Reason
 from minprov.identity import AZURE_CHASSIS_ASSET_TAG, Identity, read_identity
 from minprov.paths import resolve_beneath
-from minprov.result import Outcome, Result, to_document
+from minprov.result import Outcome, Result, SourceState, to_document
 from minprov.state import READY, REPORT, holds
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _run_in_loop(
     signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
     result = loop.run_until_complete(main)
     # The loop is not closed: that would wait for threads, one of which a drive may hold for ever.
-    if result.error and result.error.reason is Reason.NO_SOURCE and not identity.on_azure and flags.get("dry_run"):
+    if flags.get("dry_run") and not identity.on_azure and _found_nothing(result, options):
         firmware = identity.chassis_asset_tag or "unknown"
         hint = "try `python -m minprov --dry-run --emulated`"
         result.error = ProvisioningError(Reason.NOT_AZURE, chassis_asset_tag=firmware, hint=hint)
@@ -148,6 +148,12 @@ def _for_dry_run(options: Options, identity: Identity, flags: dict[str, Any]) ->
     if not identity.on_azure and options.imds_url == Options().imds_url:
         options = options._replace(imds_limit=OFF_AZURE_LIMIT, media_wait=0.1)
     return options
+
+
+def _found_nothing(result: Result, options: Options) -> bool:
+    """Tell whether nothing of Azure is there; another cloud's metadata service has the same address and is not IMDS."""
+    named = options.media or options.imds_url != Options().imds_url
+    return not named and SourceState.FOUND not in (result.media.state, result.imds.state)
 
 
 def _new_event_loop(choice: Loop) -> asyncio.AbstractEventLoop:

@@ -78,6 +78,7 @@ class Sources:
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[Any]] = []
         self._media_error: ProvisioningError | None = None
+        self._instance_error: ProvisioningError | None = None
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -105,7 +106,8 @@ class Sources:
     async def enough(self) -> Evidence:
         """Return the evidence as soon as it is enough to plan with: that of complete media, else also that of IMDS.
 
-        Raises `ProvisioningError` when the media carries an ovf-env that cannot be used, or when no source delivered.
+        Raises `ProvisioningError` when the media carries an ovf-env that cannot be used, or when no source delivered:
+        with the fault of one that is there, or of media that was named, rather than `Reason.NO_SOURCE`.
         """
         media = await asyncio.shield(self._media)
         if self._media_error and self._media_error.reason not in MEDIA_FAULTS:
@@ -115,8 +117,9 @@ class Sources:
         instance = await asyncio.shield(self._instance)
         if media or instance:
             return (media or Evidence())._replace(instance=instance)
-        if self._options.media and self._media_error:
-            raise self._media_error
+        for error in (self._media_error, self._instance_error):
+            if error and (error.reason not in NOT_THERE or (error is self._media_error and self._options.media)):
+                raise error
         raise ProvisioningError(Reason.NO_SOURCE, media=self._result.media.detail, imds=self._result.imds.detail)
 
     async def all(self, evidence: Evidence) -> Evidence:
@@ -177,8 +180,9 @@ class Sources:
             async with asyncio.timeout_at(deadline):
                 instance = await fetch_instance(transport, self._options.imds_url, deadline=deadline)
         except (ProvisioningError, TimeoutError) as failure:
-            late = ProvisioningError(Reason.IMDS_READ_TIMEOUT, detail=f"no answer in {limit:g} s")
-            self._result.imds = _failed(failure if isinstance(failure, ProvisioningError) else late)
+            late = ProvisioningError(Reason.IMDS_CONNECT_TIMEOUT, detail=f"no answer in {limit:g} s")
+            self._instance_error = failure if isinstance(failure, ProvisioningError) else late
+            self._result.imds = _failed(self._instance_error)
             return None
         self._result.imds = Source(state=SourceState.FOUND, detail=self._options.imds_url)
         return instance

@@ -9,14 +9,13 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.properties.inspection import Inspection
 from minprov.system import System
 
-SSHD = "/usr/sbin/sshd"
 DIRECTORY = "/etc/ssh"
 
 
 async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
     """Look for any private host key."""
     del action
-    if not system.exists(SSHD):
+    if system.own_tool("sshd") is None:
         return Inspection(True, "sshd is not installed")
     names = os.listdir(system.path(DIRECTORY)) if system.exists(DIRECTORY) else []
     keys = [name for name in names if name.startswith("ssh_host_") and name.endswith("_key")]

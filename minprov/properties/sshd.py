@@ -7,62 +7,74 @@ A drop-in wins over what an administrator later writes in sshd_config, and has b
 from __future__ import annotations
 
 import os
-import re
 import signal
+import stat
 from contextlib import suppress
 
 from minprov.actions import ConfigureSshd
-from minprov.errors import ProvisioningError, Reason
-from minprov.properties.host_keys import SSHD
+from minprov.errors import ProvisioningError
 from minprov.properties.inspection import Inspection
 from minprov.system import System
 
 CONFIG = "/etc/ssh/sshd_config"
 PID_FILE = "/run/sshd.pid"
+# sshd wants it even to print its configuration. Its unit makes it, which has not run yet at first boot.
 PRIVILEGE_SEPARATION_DIRECTORY = "/run/sshd"
 
 
 async def inspect(system: System, action: ConfigureSshd) -> Inspection:
     """Ask sshd for its effective configuration where this user logs in from elsewhere."""
-    if not system.exists(SSHD):
+    sshd = system.own_tool("sshd")
+    if sshd is None:
         return Inspection(True, "sshd is not installed")
+    if not system.exists(PRIVILEGE_SEPARATION_DIRECTORY):
+        return Inspection(None, "not known before sshd has run")
     try:
-        effective = await _effective(system, action.username)
+        found = await _effective(system, sshd, action)
     except ProvisioningError as error:
         if os.geteuid() == 0:
             raise
         return Inspection(None, f"cannot be seen without privileges ({error.data.get('detail')})")
-    found = effective.get("passwordauthentication", "unknown")
-    wanted = "yes" if action.password_authentication else "no"
+    wanted = _value(action)
     present = f"PasswordAuthentication {found}"
     return Inspection(found == wanted, present if found == wanted else f"{present}, to be {wanted}")
 
 
 async def converge(system: System, action: ConfigureSshd) -> None:
-    """Write the drop-in, make sure that sshd reads it, and have a running sshd do so."""
-    value = "yes" if action.password_authentication else "no"
-    contents = f"# Written by minprov: the platform says so for this VM.\nPasswordAuthentication {value}\n"
+    """Write the drop-in where it is needed, make sure that it counts, and have a running sshd read it."""
+    sshd = system.own_tool("sshd")
+    if sshd is None:
+        return
+    os.makedirs(system.path(PRIVILEGE_SEPARATION_DIRECTORY), 0o755, exist_ok=True)
+    if await _effective(system, sshd, action) == _value(action):
+        return
+    contents = f"# Written by minprov: the platform says so for this VM.\nPasswordAuthentication {_value(action)}\n"
     await system.replace(action.drop_in, contents.encode(), mode=0o644)
-    config = await system.read_text(CONFIG)
-    directory = re.escape(os.path.dirname(action.drop_in))
-    if not re.search(rf"^\s*Include\s.*{directory}/", config, re.MULTILINE | re.IGNORECASE):
-        included = f"Include {action.drop_in}\n{config}"
-        await system.replace(CONFIG, included.encode(errors="surrogateescape"), mode=0o644)
+    if await _effective(system, sshd, action) != _value(action):
+        await _include_first(system, action.drop_in)
     if system.live:
         _reload()
 
 
-async def _effective(system: System, username: str) -> dict[str, str]:
-    if system.live and os.geteuid() == 0:
-        # Made by sshd's own unit as a rule, which has not run yet at first boot.
-        os.makedirs(PRIVILEGE_SEPARATION_DIRECTORY, 0o755, exist_ok=True)
-    sshd = system.own_tool("sshd")
-    if sshd is None:
-        raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="sshd")
+def _value(action: ConfigureSshd) -> str:
+    return "yes" if action.password_authentication else "no"
+
+
+async def _effective(system: System, sshd: list[str], action: ConfigureSshd) -> str:
     # Match blocks count, and sshd evaluates them only for a connection that it is told of.
-    connection = f"user={username},host=localhost,addr=127.0.0.1"
+    connection = f"user={action.username},host=localhost,addr=127.0.0.1"
     printed = await system.run([*sshd, "-T", "-C", connection])
-    return dict(line.split(" ", 1) for line in printed.splitlines() if " " in line)
+    settings = dict(line.split(" ", 1) for line in printed.splitlines() if " " in line)
+    return settings.get("passwordauthentication", "unknown")
+
+
+async def _include_first(system: System, drop_in: str) -> None:
+    """Put the drop-in before all else, since the first value wins: the image's configuration does not include it."""
+    config = await system.read(CONFIG)
+    if config is None:
+        return
+    mode = stat.S_IMODE(os.stat(system.path(CONFIG)).st_mode)
+    await system.replace(CONFIG, f"Include {drop_in}\n".encode() + config, mode=mode)
 
 
 def _reload() -> None:
