@@ -1,4 +1,4 @@
-"""When what happened, in milliseconds since the process started: for the report and for benchmarks."""
+"""When what happened, in milliseconds since the process started, and what is being waited for at the moment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ class Timeline:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
+        self._waited_for: list[str] = []
         self._origin = _process_start()
+
+    @property
+    def waited_for(self) -> str:
+        """What the run waits for, or was waiting for when it was cut short."""
+        return " and ".join(self._waited_for) or "the file system"
 
     def now_ms(self) -> float:
         """Return the milliseconds since the process started."""
@@ -40,9 +46,25 @@ class Timeline:
         finally:
             self.add(name, start)
 
+    @contextmanager
+    def waiting(self, subject: str) -> Iterator[None]:
+        """Name what the block waits for; if it is cancelled, the name stays as the last word on the matter."""
+        self._waited_for.append(subject)
+        try:
+            yield
+        except Exception:
+            self._waited_for.remove(subject)
+            raise
+        self._waited_for.remove(subject)
+
     def add(self, name: str, start_ms: float, outcome: str | None = None) -> None:
         """Record a span that ends now."""
         self.spans.append(Span(name=name, start_ms=start_ms, end_ms=self.now_ms(), outcome=outcome))
+
+
+def boot_time() -> float:
+    """Return when this machine was booted, on the clock that files are stamped with."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _process_start() -> float:

@@ -16,6 +16,7 @@ from minprov.actions import EnsureUser
 from minprov.errors import ProvisioningError, Reason
 from minprov.properties.inspection import Inspection
 from minprov.system import System, file_error, in_thread
+from minprov.timeline import boot_time
 
 PASSWD, GROUP, LOGIN_DEFS, SKELETON = "/etc/passwd", "/etc/group", "/etc/login.defs", "/etc/skel"
 FALLBACK_SHELL = "/bin/sh"
@@ -171,8 +172,7 @@ def _make_home(system: System, account: Account, home: str, mode: int) -> None:
 def _remove_stale_locks(system: System) -> None:
     if not system.live:
         return
-    with open("/proc/stat", encoding="ascii") as statistics:
-        booted = next(int(line.split()[1]) for line in statistics if line.startswith("btime "))
+    booted = boot_time()
     for lock in LOCKS:
         with suppress(FileNotFoundError):
             if os.stat(lock).st_mtime < booted:
