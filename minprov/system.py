@@ -29,6 +29,8 @@ T = TypeVar("T")
 MAX_FILE_SIZE = 16 << 20
 MAX_TOOL_MESSAGE = 200
 TOOL_TIMEOUT = 60.0
+REAP_LIMIT = 0.5
+"""Seconds for a tool that was killed to be gone: one that waits for a device may take its time."""
 TOOL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -175,6 +177,9 @@ class System:
             if process.returncode is None:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(REAP_LIMIT):
+                        await process.wait()
         if process.returncode:
             raise ProvisioningError(
                 Reason.TOOL_FAILED,
