@@ -125,7 +125,7 @@ async def _carry_out(
         result = await task
         if result.error is not None:
             return _result(step, State.FAILED, f"not attempted: {result.action} failed", result.error)
-    with timeline.span(step.name):
+    with timeline.span(step.name), timeline.waiting(step.name):
         try:
             return await _converge(step, system)
         except ProvisioningError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,7 +28,7 @@ DRY_RUN_LIMIT = 10.0
 OFF_AZURE_LIMIT = 0.8
 """Seconds a dry run asks for IMDS at its own address on a machine whose firmware does not name Azure."""
 KILL_GRACE = 9.0
-"""Seconds after the deadline at which the kernel ends the process, whatever it is doing."""
+"""Seconds after the deadline at which the process is ended, come what may."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 JOURNAL_PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}  # sd-daemon(3)
 # Flags that are settings, by the name that both have.
@@ -75,6 +76,8 @@ def _execute(flags: dict[str, Any]) -> Result:
         if dry_run:
             raise
         options, refusal = Options(**settings), error  # the platform is to be told, which the defaults are good for
+    # From here on the kernel ends the process in time, whatever it is doing.
+    signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
     _set_up_logging("warning" if dry_run and "log_level" not in flags else options.log_level)
     identity = read_identity()
     if dry_run:
@@ -91,7 +94,6 @@ def _run_in_loop(
     import asyncio
     import gc
     import resource
-    import signal
 
     # Nothing here lives long enough for a collection to pay, and imports alone would set off dozens.
     gc.disable()
@@ -99,11 +101,7 @@ def _run_in_loop(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     loop = _new_event_loop(options.loop)
     asyncio.set_event_loop(loop)
-    main = loop.create_task(_main(options, identity, flags, refusal))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, main.cancel)
-    signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
-    result = loop.run_until_complete(main)
+    result = loop.run_until_complete(_main(options, identity, flags, refusal))
     # The loop is not closed: that would wait for threads, one of which a drive may hold for ever.
     if flags.get("dry_run") and not identity.on_azure and _found_nothing(result, options):
         firmware = identity.chassis_asset_tag or "unknown"
@@ -115,6 +113,8 @@ def _run_in_loop(
 async def _main(
     options: Options, identity: Identity, flags: dict[str, Any], refusal: ProvisioningError | None
 ) -> Result:
+    import asyncio
+
     from minprov.provision import Run
     from minprov.system import System
 
@@ -129,11 +129,15 @@ async def _main(
                 media=options.media or (platform.media,),
                 imds_url=platform.imds_url,
                 wireserver_url=platform.wireserver_url,
+                console="",
+                kvp_pool="",
             )
             identity = Identity(
                 chassis_asset_tag=AZURE_CHASSIS_ASSET_TAG, dmi_uuid=platform.vm_id, vm_id=platform.vm_id
             )
         current = Run(options, System(flags.get("root", "/")), identity)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, current.terminate)
         if refusal:
             return await current.refuse(refusal)
         if flags.get("dry_run"):

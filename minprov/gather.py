@@ -1,24 +1,24 @@
 """Ask the three sources at the same time: provisioning media, IMDS, goal state.
 
 Each source ends as a value or as the error that kept it away; what is missing is decided on by whoever needs it. A
-drive may block for ever, so the media is read in a thread that can be left behind. The HTTP client is loaded in
-another one, while media and tools are waited for: its import takes longer than all the rest of a run.
+drive may block for ever, so the media is read in a process that can be left behind. The HTTP client is loaded in a
+thread, while media and tools are waited for: its import takes longer than all the rest of a run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from minprov.apart import apart
 from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.imds import fetch_instance
-from minprov.media import Media, find_media
-from minprov.model import GoalState, InstanceMetadata, OvfEnv
+from minprov.media import find_media
+from minprov.model import GoalState, InstanceMetadata
 from minprov.ovf import parse_ovf_env, redact
 from minprov.plan import Evidence, is_complete
 from minprov.result import Result, Source, SourceState
@@ -83,8 +83,8 @@ class Sources:
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         self._result.media = self._result.imds = self._result.goal_state = NOT_ANSWERED
+        self._media = self._start(self._read_media())  # first: it forks, which is best done before there are threads
         self._transport = self._start(self._open_transport())
-        self._media = self._start(self._read_media())
         self._instance = self._start(self._fetch_instance())
         self._goal_state = self._start(self._fetch_goal_state())
         return self
@@ -109,12 +109,14 @@ class Sources:
         Raises `ProvisioningError` when the media carries an ovf-env that cannot be used, or when no source delivered:
         with the fault of one that is there, or of media that was named, rather than `Reason.NO_SOURCE`.
         """
-        media = await asyncio.shield(self._media)
+        with self._timeline.waiting("the provisioning media"):
+            media = await asyncio.shield(self._media)
         if self._media_error and self._media_error.reason not in MEDIA_FAULTS:
             raise self._media_error
         if media and media.ovf and is_complete(media.ovf, self._options):
             return media
-        instance = await asyncio.shield(self._instance)
+        with self._timeline.waiting("IMDS"):
+            instance = await asyncio.shield(self._instance)
         if media or instance:
             return (media or Evidence())._replace(instance=instance)
         for error in (self._media_error, self._instance_error):
@@ -125,7 +127,7 @@ class Sources:
     async def all(self, evidence: Evidence) -> Evidence:
         """Return the evidence completed by IMDS, which is given a little more time if it has not answered yet."""
         if evidence.instance is None:
-            with suppress(TimeoutError):
+            with self._timeline.waiting("IMDS"), suppress(TimeoutError):
                 async with asyncio.timeout(IMDS_GRACE):
                     return evidence._replace(instance=await asyncio.shield(self._instance))
         return evidence
@@ -144,32 +146,29 @@ class Sources:
         return await self._stack.enter_async_context(open_transport(self._timeline))
 
     async def _read_media(self) -> Evidence | None:
-        parsed: dict[bytes, OvfEnv] = {}
-
-        def accept(document: bytes) -> None:
-            parsed[document] = parse_ovf_env(document)
-
-        def find() -> Media:
-            return find_media(self._options.media, wait=self._options.media_wait, accept=accept)
+        def find() -> tuple[bytes, bytes | None, str | None, str]:
+            media = find_media(self._options.media, wait=self._options.media_wait, accept=parse_ovf_env)
+            return media.ovf_env, media.custom_data, media.device, media.detail
 
         try:
             with self._timeline.span("media"):
                 async with asyncio.timeout(MEDIA_LIMIT):
-                    media = await _in_abandonable_thread(find)
-        except (ProvisioningError, TimeoutError) as failure:
+                    ovf_env, custom_data, device, detail = await apart(find)
+        except (ProvisioningError, ChildProcessError, TimeoutError) as failure:
             error = failure
             if not isinstance(error, ProvisioningError):
-                error = ProvisioningError(Reason.MEDIA_UNREADABLE, detail=f"no answer in {MEDIA_LIMIT:g} s")
+                detail = str(error) or f"no answer in {MEDIA_LIMIT:g} s"
+                error = ProvisioningError(Reason.MEDIA_UNREADABLE, detail=detail)
             self._result.media = _failed(error)
             self._media_error = error
             return None
-        logger.info("media: %s", media.detail)
-        self._result.media = Source(state=SourceState.FOUND, detail=media.detail)
+        logger.info("media: %s", detail)
+        self._result.media = Source(state=SourceState.FOUND, detail=detail)
         return Evidence(
-            ovf=parsed[media.ovf_env],
-            redacted_ovf_env=redact(media.ovf_env),
-            custom_data_bin=media.custom_data,
-            device=media.device,
+            ovf=parse_ovf_env(ovf_env),
+            redacted_ovf_env=redact(ovf_env),
+            custom_data_bin=custom_data,
+            device=device,
         )
 
     async def _fetch_instance(self) -> InstanceMetadata | None:
@@ -218,28 +217,3 @@ def _load_transport() -> type[Transport]:
     from minprov.transport import Transport
 
     return Transport
-
-
-async def _in_abandonable_thread(function: Callable[[], T]) -> T:
-    """Run a call that may never return; unlike an executor's thread, this one does not hold up the exit."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(cast("T", value))
-
-    def work() -> None:
-        try:
-            outcome: tuple[T | None, BaseException | None] = (function(), None)
-        except BaseException as error:  # carried to whoever waits
-            outcome = (None, error)
-        with suppress(RuntimeError):  # nobody waits any more: the loop is closed
-            loop.call_soon_threadsafe(settle, *outcome)
-
-    threading.Thread(target=work, name="media", daemon=True).start()
-    return await future

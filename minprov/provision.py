@@ -11,9 +11,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from minprov import __version__, announce, state
 from minprov.actions import EjectMedia
@@ -24,23 +24,26 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.gather import Sources, open_transport
 from minprov.identity import Identity
 from minprov.plan import Evidence, Plan, Step, plan_provisioning
-from minprov.report import encode_failure
+from minprov.report import encode_failure, encode_success
 from minprov.result import Outcome, Result
 from minprov.shacrypt import new_salt
 from minprov.system import System, file_error, in_thread
 from minprov.timeline import Timeline
-from minprov.wire import report_health
+from minprov.wire import Delivery, report_health
 
 if TYPE_CHECKING:
     from minprov.transport import Transport
 
 logger = logging.getLogger(__name__)
 
+E = TypeVar("E", bound=BaseException)
+
 FAILURE_GRACE = 5.0
 """Seconds for the failure report itself, which may start when the deadline has passed."""
 DRY_RUN_GRACE = 1.0
 """Seconds a dry run waits for a source that the plan does not need, to be able to tell of it."""
 EJECT_LIMIT = 5.0
+AGENT = f"minprov/{__version__}"
 UNKNOWN_VM_ID = "00000000-0000-0000-0000-000000000000"
 HEARTBEAT = 10.0
 """Seconds between two lines on the console while something is waited for."""
@@ -59,21 +62,22 @@ class Run:
         self._state_dir = system.path(options.state_dir)
         self._deadline = asyncio.get_running_loop().time() + options.timeout
         self._salt = new_salt()
-        self._waiting_for = "the sources"
+        self._terminated = False
+        self._work: asyncio.Task[None] | None = None
         self.result = Result(vm_id=identity.vm_id, spans=self._timeline.spans)
 
     async def provision(self, *, force: bool = False) -> Result:
         """Provision the system and tell the platform; a failure is in the result, and told."""
-        await self._guard(self._provision(force=force))
-        if self.result.error is not None:
-            await self._tell_failure(self.result.error)
-        await announce.store_report(self._system, self._options, self.result)
+        async with self._heartbeat():
+            await self._guard(self._provision(force=force))
+            await self._conclude()
         return self.result
 
     async def refuse(self, error: ProvisioningError) -> Result:
         """Tell the platform of an error that came up before there was anything to run."""
         self.result.error = error
-        await self._tell_failure(error)
+        async with self._heartbeat():
+            await self._conclude()
         return self.result
 
     async def dry_run(self) -> Result:
@@ -81,10 +85,16 @@ class Run:
         await self._guard(self._preview())
         return self.result
 
+    def terminate(self) -> None:
+        """Stop whatever may take long; what is told on this side of the wire is told yet."""
+        self._terminated = True
+        if self._work:
+            self._work.cancel()
+
     # -- the story -----------------------------------------------------------------------------------------------------
 
     async def _provision(self, *, force: bool) -> None:
-        await self._make_state_directory()
+        self._make_state_directory()
         refuse_other_provisioners(self._system, self._options.other_provisioners)
         if not force and self._holds(state.APPLIED):
             logger.info("applied by an earlier run: only the report is due")
@@ -109,8 +119,8 @@ class Run:
             await self._record(state.APPLIED)
             transport = await sources.transport()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._eject(plan))
                 group.create_task(self._tell_ready(transport, sources))
+                group.create_task(self._eject(plan))
         self.result.outcome = Outcome.PROVISIONED
 
     async def _preview(self) -> None:
@@ -138,7 +148,6 @@ class Run:
         return plan
 
     async def _apply(self, steps: Sequence[Step]) -> None:
-        self._waiting_for = "the system's tools"
         now = [step for step in steps if not isinstance(step.action, EjectMedia)]
         self.result.actions += await apply(now, self._system, self._timeline)
         if error := first_required_failure(self.result.actions):
@@ -152,56 +161,72 @@ class Run:
                 self.result.actions += await apply(steps, self._system, self._timeline)
 
     async def _tell_ready(self, transport: Transport, sources: Sources | None) -> None:
-        self._waiting_for = "WireServer to accept the Ready report"
         goal_state = await sources.goal_state() if sources else None
+        # The host collects the pool when it gets the health report, and nothing that is written later.
+        await announce.tell_host(self._options, encode_success(agent=AGENT, vm_id=self._vm_id, timestamp=_now()))
         try:
-            delivery = await report_health(
-                transport, self._options.wireserver_url, goal_state=goal_state, deadline=self._deadline
-            )
+            with self._timeline.waiting("WireServer to accept the Ready report"):
+                delivery = await report_health(
+                    transport, self._options.wireserver_url, goal_state=goal_state, deadline=self._deadline
+                )
         except ProvisioningError as error:
             raise ProvisioningError(Reason.REPORT_FAILED, cause=error.reason.phrase, **error.data) from error
-        self.result.reported, self.result.channel, self.result.attempts = "Ready", delivery.channel, delivery.attempts
-        logger.info("Ready reported: channel=%s attempts=%d", delivery.channel, delivery.attempts)
+        self._note_delivery("Ready", delivery)
         await self._record(state.READY)
+
+    async def _conclude(self) -> None:
+        """Tell how the run ended on every channel that has not been told yet."""
+        if self.result.error is not None:
+            await self._tell_failure(self.result.error)
+        await announce.store_report(self._system, self._options, self.result)
+        if self.result.error is None:
+            reported = f", {self.result.reported} reported" if self.result.reported else ""
+            seconds = self._timeline.now_ms() / 1000
+            await announce.write_console(self._options, f"{self.result.outcome.value}{reported} in {seconds:.1f} s")
 
     async def _tell_failure(self, error: ProvisioningError) -> None:
         """Tell of a failure, the surest channels first; what goes wrong here is logged and no more."""
-        report = encode_failure(
-            error.reason.phrase,
-            error.data,
-            agent=f"minprov/{__version__}",
-            vm_id=self.result.vm_id or UNKNOWN_VM_ID,
-            timestamp=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        )
+        report = encode_failure(error.reason.phrase, error.data, agent=AGENT, vm_id=self._vm_id, timestamp=_now())
         logger.error("%s", report)
-        announce.write_console(self._system, self._options, report)
-        await announce.store_report(self._system, self._options, self.result)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(announce.write_console(self._options, report))
+            group.create_task(announce.store_report(self._system, self._options, self.result))
+            if error.reason is not Reason.OTHER_PROVISIONER:  # whose own report is the one that counts
+                group.create_task(announce.tell_host(self._options, report))
         if error.reason in UNTOLD:
             return
-        deadline = max(self._deadline, asyncio.get_running_loop().time() + FAILURE_GRACE)
+        self._deadline = max(self._deadline, asyncio.get_running_loop().time() + FAILURE_GRACE)
         try:
-            async with asyncio.timeout_at(deadline), open_transport(self._timeline) as transport:
+            await self._stoppable(self._post_failure(report))
+        except* (ProvisioningError, TimeoutError) as failures:
+            logger.error("NotReady not reported: %s", _first(failures))
+        except* Exception as defects:
+            logger.critical("NotReady not reported", exc_info=defects)
+
+    async def _post_failure(self, report: str) -> None:
+        with self._timeline.waiting("WireServer to accept the failure report"):
+            async with open_transport(self._timeline) as transport:
                 url = self._options.wireserver_url
-                delivery = await report_health(transport, url, failure=report, deadline=deadline)
-        except (ProvisioningError, TimeoutError) as failure:
-            logger.error("NotReady not reported: %s", failure)
-            return
-        self.result.reported, self.result.channel, self.result.attempts = (
-            "NotReady",
-            delivery.channel,
-            delivery.attempts,
-        )
-        logger.info("NotReady reported: channel=%s attempts=%d", delivery.channel, delivery.attempts)
+                delivery = await report_health(transport, url, failure=report, deadline=self._deadline)
+        self._note_delivery("NotReady", delivery)
+
+    def _note_delivery(self, reported: str, delivery: Delivery) -> None:
+        self.result.reported, self.result.channel, self.result.attempts = reported, delivery.channel, delivery.attempts
+        logger.info("%s reported: channel=%s attempts=%d", reported, delivery.channel, delivery.attempts)
 
     # -- what earlier runs left ----------------------------------------------------------------------------------------
+
+    @property
+    def _vm_id(self) -> str:
+        return self.result.vm_id or UNKNOWN_VM_ID
 
     @property
     def _uuid(self) -> str | None:
         return self._identity.dmi_uuid or self.result.vm_id
 
-    async def _make_state_directory(self) -> None:
+    def _make_state_directory(self) -> None:
         try:
-            await in_thread(os.makedirs, self._state_dir, 0o700, exist_ok=True)
+            os.makedirs(self._state_dir, 0o700, exist_ok=True)
         except OSError as error:
             raise file_error(error, self._options.state_dir) from error
 
@@ -220,34 +245,50 @@ class Run:
     # -- bounds --------------------------------------------------------------------------------------------------------
 
     async def _guard(self, story: Coroutine[Any, Any, None]) -> None:
-        """Run the story within the deadline; however it fails, the result holds the error."""
+        """Run the story within its bounds; however it fails, the result holds the error."""
         try:
-            async with asyncio.timeout_at(self._deadline), asyncio.TaskGroup() as group:
-                heartbeat = group.create_task(self._heartbeat())
-                await story
-                heartbeat.cancel()
+            await self._stoppable(story)
         except* ProvisioningError as failures:
             self.result.error = _first(failures)
         except* TimeoutError:
             limit = f"{self._options.timeout:g} s"
             ready_is_due = self._holds(state.APPLIED)
             reason = Reason.REPORT_FAILED if ready_is_due else Reason.DEADLINE
-            self.result.error = ProvisioningError(reason, waited_for=self._waiting_for, limit=limit)
-        except* asyncio.CancelledError:
-            self.result.error = ProvisioningError(Reason.TERMINATED, waited_for=self._waiting_for)
+            self.result.error = ProvisioningError(reason, waited_for=self._timeline.waited_for, limit=limit)
         except* Exception as defects:  # whatever it is, the platform is told, and the log has the traceback
             logger.critical("unhandled exception", exc_info=defects)
-            self.result.error = ProvisioningError(Reason.INTERNAL, exception=type(defects.exceptions[0]).__name__)
+            self.result.error = ProvisioningError(Reason.INTERNAL, exception=type(_first(defects)).__name__)
 
-    async def _heartbeat(self) -> None:
+    async def _stoppable(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what may take long until it ends, or is ended by the deadline or by `terminate`."""
+        async with asyncio.timeout_at(self._deadline), asyncio.TaskGroup() as group:
+            self._work = group.create_task(work)
+            if self._terminated:
+                self._work.cancel()
+        if self._work.cancelled():
+            raise ProvisioningError(Reason.TERMINATED, waited_for=self._timeline.waited_for)
+
+    @asynccontextmanager
+    async def _heartbeat(self) -> AsyncIterator[None]:
+        """Tell the console now and then what is being waited for."""
+        async with asyncio.TaskGroup() as group:
+            heartbeat = group.create_task(self._beat())
+            yield
+            heartbeat.cancel()
+
+    async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT)
-            left = self._deadline - asyncio.get_running_loop().time()
-            line = f"waiting for {self._waiting_for}, {left:.0f} s left"
+            left = max(0.0, self._deadline - asyncio.get_running_loop().time())
+            line = f"waiting for {self._timeline.waited_for}, {left:.0f} s left"
+            await announce.write_console(self._options, line)
             logger.info("%s", line)
-            announce.write_console(self._system, self._options, line)
 
 
-def _first(failures: BaseExceptionGroup[ProvisioningError]) -> ProvisioningError:
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _first(failures: BaseExceptionGroup[E]) -> E:
     first = failures.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first

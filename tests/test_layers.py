@@ -15,7 +15,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "emulator" 
 LAYERS = (
     {"__init__"},
     {"errors", "model", "paths", "timeline", "identity"},
-    {"names", "xmldoc", "pem", "accounts", "retry", "shacrypt", "actions", "state", "report", "kvp", "volume"},
+    {"names", "xmldoc", "pem", "accounts", "retry", "shacrypt", "actions", "state", "report", "kvp", "volume", "apart"},
     {"sshkeys", "ovf", "imds", "wire", "udf", "iso9660", "config"},
     {"media", "transport", "plan", "system"},
     {"result", "properties", "coexistence", "render"},

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from minprov.actions import EjectMedia
+from minprov.apart import apart
 from minprov.media import eject, holds_disc
 from minprov.properties.inspection import Inspection
-from minprov.system import System, in_thread
+from minprov.system import System
 
 
 async def inspect(system: System, action: EjectMedia) -> Inspection:
     """Ask the drive whether it holds a disc."""
     del system
-    loaded = await in_thread(holds_disc, action.device)
+    loaded = await apart(partial(holds_disc, action.device))
     return Inspection(not loaded, "a disc" if loaded else "no disc")
 
 
 async def converge(system: System, action: EjectMedia) -> None:
     """Open the tray."""
     del system
-    await in_thread(eject, action.device)
+    await apart(partial(eject, action.device))

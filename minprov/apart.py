@@ -1,0 +1,100 @@
+"""Run a call that may never return in a process of its own, which can be left behind.
+
+For devices. A thread in an uninterruptible wait, as for the answer of a stuck drive, outlives even SIGKILL and with it
+the process that it belongs to; a child in that state is the kernel's business alone. The child is a fork, which takes a
+millisecond, with nothing but a pipe to its parent: what comes back is plain values, whatever a hostile disc does to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import marshal
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from minprov.errors import ProvisioningError, Reason
+
+T = TypeVar("T")
+
+LIMIT = 60.0
+"""Seconds after which a child ends itself, should its parent have been killed."""
+MAX_DESCRIPTOR = 1 << 16
+
+
+async def apart(function: Callable[[], T]) -> T:
+    """Return what the call returns, made of values that `marshal` knows; cancelling leaves the child behind, killed.
+
+    Raises:
+        ProvisioningError, OSError: as the call does.
+        ChildProcessError: its process ended without a word.
+        RuntimeError: the call raised anything else; the message is the traceback.
+
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _serve(function, writer)
+    os.close(writer)
+    try:
+        answer = await _read_to_end(reader)
+    finally:
+        os.close(reader)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, os.WNOHANG)  # noqa: ASYNC222  # it does not wait
+    if not answer:
+        raise ChildProcessError("its process ended without a word")
+    kind, *values = marshal.loads(answer)  # noqa: S302  # from our own child
+    if kind == "error":
+        raise ProvisioningError(Reason[values[0]], **values[1])
+    if kind == "system":
+        raise OSError(*values)
+    if kind == "defect":
+        raise RuntimeError(values[0])
+    returned: T = values[0]
+    return returned
+
+
+def _serve(function: Callable[[], object], writer: int) -> NoReturn:
+    """Be the child: call, answer, exit."""
+    try:
+        signal.set_wakeup_fd(-1)  # the event loop's, which would take a signal to the child for its own
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, LIMIT)
+        os.closerange(0, writer)  # whoever reads the parent's output to its end shall not wait for the child
+        os.closerange(writer + 1, MAX_DESCRIPTOR)
+        answer: Any
+        try:
+            answer = "value", function()
+        except ProvisioningError as error:
+            answer = "error", error.reason.name, error.data
+        except OSError as error:
+            answer = "system", error.errno, error.strerror
+        except Exception:
+            answer = "defect", traceback.format_exc()
+        with open(writer, "wb") as stream:
+            marshal.dump(answer, stream)
+    finally:
+        os._exit(0)
+
+
+async def _read_to_end(descriptor: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    contents = bytearray()
+
+    def read() -> None:
+        piece = os.read(descriptor, 1 << 16)
+        contents.extend(piece)
+        if not piece and not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(descriptor, read)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(descriptor)
+    return bytes(contents)
