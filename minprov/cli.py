@@ -102,7 +102,7 @@ def _run_in_loop(
     loop = _new_event_loop(options.loop)
     asyncio.set_event_loop(loop)
     result = loop.run_until_complete(_main(options, identity, flags, refusal))
-    # The loop is not closed: that would wait for threads, one of which a drive may hold for ever.
+    # The loop is not closed: that would wait for threads, one of which a file system may hold for ever.
     if flags.get("dry_run") and not identity.on_azure and _found_nothing(result, options):
         firmware = identity.chassis_asset_tag or "unknown"
         hint = "try `python -m minprov --dry-run --emulated`"
