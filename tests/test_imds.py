@@ -80,6 +80,10 @@ def test_pooled_vm_names_its_type() -> None:
     assert parse_instance(instance(extended={"ppsType": "Running"})).pps_type == "Running"
 
 
+def test_answer_of_the_largest_size_is_read() -> None:
+    assert parse_instance(INSTANCE + b" " * (MAX_BYTES - len(INSTANCE))) == parse_instance(INSTANCE)
+
+
 @pytest.mark.parametrize("head", ["", "\N{BYTE ORDER MARK}", "\r\n"])
 def test_byte_order_mark_and_white_space_are_accepted(head: str) -> None:
     assert parse_instance(head.encode() + INSTANCE) == parse_instance(INSTANCE)
@@ -101,7 +105,7 @@ def test_byte_order_mark_and_white_space_are_accepted(head: str) -> None:
         b"[" * 100_000,
         b'{"a":' * 100_000,
         b'{"compute": ' + b"9" * 5000 + b"}",
-        b" " * MAX_BYTES + INSTANCE,
+        INSTANCE + b" " * (MAX_BYTES - len(INSTANCE) + 1),
     ],
 )
 def test_what_is_no_json_object_is_a_parse_error(data: bytes) -> None:
