@@ -3,10 +3,10 @@
 Owns devices, image files and their faults: what is a candidate, whether a disc is in the drive, which reader fits. The
 readers are pure and get nothing but ``read(offset, size)``; what the files mean is the business of the caller, who may
 pass a judge that refuses a disc. A disc is read here, without the kernel's file systems and without mount(8); only one
-that is mounted already is read through its mount point.
+that is mounted already is read through its mount point, and one that the readers refuse is left to the kernel.
 
-Everything is synchronous and may block for as long as a device does. It is meant for a daemon thread that the caller
-can abandon, so nothing here takes a lock, and all that an abandoned call leaves behind is an open descriptor.
+Everything is synchronous and may block for as long as a device does, which no signal and no time-out can shorten. The
+caller does well to be in a process that can be left behind.
 """
 
 from __future__ import annotations
@@ -111,7 +111,10 @@ def read_media(path: str) -> Media:
         if stat.S_ISBLK(mode):
             _require_disc(path, descriptor)
             with _open(path) as disc:  # now the kernel looks at the disc itself, and knows its size
-                contents = _read_volume(path, disc)
+                try:
+                    contents = _read_volume(path, disc)
+                except ProvisioningError as refusal:
+                    contents = _read_through_kernel(path, refusal)
             device = path
         elif stat.S_ISREG(mode):
             contents = _read_file(path, descriptor)
@@ -269,6 +272,23 @@ def _read_volume(path: str, descriptor: int) -> Contents:
     if faults:
         raise ProvisioningError(faults[0].reason, **{"path": path, **faults[0].data}) from faults[0]
     return contents
+
+
+def _read_through_kernel(path: str, refusal: ProvisioningError) -> Contents:
+    """Read a disc that the readers refuse with the kernel's own file systems, if it has them and can."""
+    if refusal.reason not in (Reason.MEDIA_UNSUPPORTED, Reason.MEDIA_CORRUPT):
+        raise refusal
+    from minprov import kernelmount
+
+    answers = []
+    for file_system in OPTICAL_FILE_SYSTEMS:
+        try:
+            files = kernelmount.read_files(path, file_system, LIMITS)
+        except ProvisioningError as error:
+            answers.append(f"{file_system}: {error.data['error']}")
+        else:
+            return Contents(files=files, volume=f"{file_system} by the kernel, for the reader: {refusal}")
+    raise ProvisioningError(refusal.reason, **refusal.data, kernel="; ".join(answers)) from refusal
 
 
 def _read_file(path: str, descriptor: int) -> Contents:

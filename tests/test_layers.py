@@ -16,7 +16,7 @@ LAYERS = (
     {"__init__"},
     {"errors", "model", "paths", "timeline", "identity"},
     {"names", "xmldoc", "pem", "accounts", "retry", "shacrypt", "actions", "state", "report", "kvp", "volume", "apart"},
-    {"sshkeys", "ovf", "imds", "wire", "udf", "iso9660", "config"},
+    {"sshkeys", "ovf", "imds", "wire", "udf", "iso9660", "kernelmount", "config"},
     {"media", "transport", "plan", "system"},
     {"result", "properties", "coexistence", "render"},
     {"apply", "gather", "announce"},
@@ -37,6 +37,7 @@ PURE = {
     "shacrypt",
     "sshkeys",
     "udf",
+    "volume",
 }
 IMPURE_IMPORTS = {"aiofiles", "aiohttp", "asyncio", "fcntl", "logging", "random", "socket", "subprocess", "time"}
 FIRST_BOOT_PACKAGES = {"aiohttp", "aiofiles", "defusedxml", "uvloop"}
