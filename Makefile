@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check docs bench deb media-images fuzz clean
+.PHONY: help demo test test-vm test-vm-all check docs bench deb media-images fuzz clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
@@ -25,6 +25,14 @@ check: $(VENV)/.ready  ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+test-vm: $(VENV)/.ready  ## boot real guests under QEMU: the boots that matter most, ten minutes
+	tests/vm/ensure-packages
+	$(BIN)/python -m pytest -m "vm and not long"
+
+test-vm-all: $(VENV)/.ready  ## boot every guest in every scenario
+	tests/vm/ensure-packages
+	$(BIN)/python -m pytest -m vm
 
 docs: $(VENV)/.ready  ## write the documents that are made from the code
 	$(BIN)/python scripts/generate_docs.py

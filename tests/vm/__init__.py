@@ -1,0 +1,1 @@
+"""Real guests under QEMU, judged from outside: `make test-vm`."""

@@ -1,0 +1,215 @@
+"""Guest images made from Debian packages, kept between runs.
+
+A recipe is data: packages, file trees laid over them, commands run in it. An image is made in four steps, each kept in
+the cache under a digest of what went into it, so that a change to minprov costs seconds and not a bootstrap:
+
+    kernel   Debian's cloud kernel, its modules, and a small initramfs          shared by all
+    base     a bootstrap of the recipe's packages, as a tar archive            shared by recipes with the same packages
+    package  minprov's own Debian package                                      shared by all
+    disk     base + modules + trees + package + commands, as a raw ext4 disk   one for each recipe
+
+mmdebstrap makes the bootstrap and ``mke2fs -d`` the disk: nothing is mounted and no loop device is used. Packages come
+from the mirrors and the release that the host's own apt uses. Needs root; `MINPROV_CACHE` moves the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.vm.recipes import Recipe
+
+HERE = Path(__file__).parent
+TREES = HERE / "trees"
+PROJECT = HERE.parents[1]
+# What the Debian package is made from.
+PACKAGED = ("debian", "minprov", "packaging", "units")
+DISK_SIZE = "2G"
+KERNEL_PACKAGES = ("busybox-static", "linux-image-cloud-amd64")
+
+# What the initramfs loads to reach the root disk; udev loads everything else, the optical drive's driver included.
+INITRAMFS_MODULES = ("virtio_pci", "virtio_blk", "ext4", "overlay")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What QEMU boots. The disk is a master copy: a boot works on a copy of it."""
+
+    kernel: Path
+    initrd: Path
+    disk: Path
+
+
+def ensure_image(recipe: Recipe) -> Image:
+    """Return the image of a recipe, making whatever part of it the cache lacks."""
+    kernel = _ensure("kernel", _kernel_inputs(), _make_kernel)
+    base = _ensure("base", ["\n".join(sorted(recipe.packages)).encode()], lambda out: _make_base(recipe.packages, out))
+    package = _ensure("package", _file_contents(PROJECT / name for name in PACKAGED), _make_package)
+    inputs = [kernel.name, base.name, repr(recipe), package.name if recipe.minprov else "no minprov"]
+    trees = [TREES / tree for tree in recipe.trees]
+    disk = _ensure(
+        f"disk-{recipe.name}",
+        [*(text.encode() for text in inputs), *_file_contents(trees)],
+        lambda out: _make_disk(recipe, kernel, base, package, out),
+    )
+    return Image(kernel=kernel / "vmlinuz", initrd=kernel / "initrd", disk=disk / "root.ext4")
+
+
+def cache_directory() -> Path:
+    """Return where images are kept between runs."""
+    if chosen := os.environ.get("MINPROV_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minprov"
+
+
+def _ensure(kind: str, inputs: Iterable[bytes], make: Callable[[Path], None]) -> Path:
+    """Return the cached directory of `kind` made from `inputs`; a missing one is made, in its predecessor's place."""
+    digest = hashlib.sha256()
+    for part in inputs:
+        digest.update(hashlib.sha256(part).digest())
+    cache = cache_directory()
+    wanted = cache / f"{kind}-{digest.hexdigest()[:16]}"
+    if wanted.is_dir():
+        return wanted
+    cache.mkdir(parents=True, exist_ok=True)
+    with _work_directory(cache) as work:
+        made = work / "made"
+        made.mkdir()
+        make(made)
+        for predecessor in cache.glob(f"{kind}-*") if kind != "base" else ():
+            shutil.rmtree(predecessor)
+        made.rename(wanted)
+    return wanted
+
+
+@contextmanager
+def _work_directory(parent: Path) -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="work-", dir=parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def _file_contents(roots: Iterable[Path]) -> Iterator[bytes]:
+    for root in roots:
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield f"{path.relative_to(root)} {path.stat().st_mode & 0o111:o}".encode() + path.read_bytes()
+
+
+# --- kernel -----------------------------------------------------------------------------------------------------------
+
+
+def _kernel_inputs() -> list[bytes]:
+    return [repr((KERNEL_PACKAGES, INITRAMFS_MODULES)).encode(), (HERE / "initramfs-init").read_bytes()]
+
+
+def _make_kernel(out: Path) -> None:
+    with _work_directory(out.parent) as work:
+        tree = work / "tree"
+        _bootstrap(KERNEL_PACKAGES, tree, variant="extract")
+        (release,) = os.listdir(tree / "lib/modules")
+        _run("depmod", "--basedir", tree, release)
+        shutil.copy(tree / f"boot/vmlinuz-{release}", out / "vmlinuz")
+        _make_initrd(tree, release, out / "initrd")
+        (out / "lib").mkdir()
+        (tree / "lib/modules").rename(out / "lib/modules")
+
+
+def _make_initrd(tree: Path, release: str, initrd: Path) -> None:
+    root = initrd.with_name("initramfs")
+    for directory in ("bin", "dev", "proc", "root", f"lib/modules/{release}"):
+        (root / directory).mkdir(parents=True)
+    shutil.copy(tree / "bin/busybox", root / "bin/busybox")
+    shutil.copy(HERE / "initramfs-init", root / "init")
+    modules = tree / "lib/modules" / release
+    needed = _run(
+        "modprobe", "--dirname", tree, "--set-version", release, "--show-depends", "--all", *INITRAMFS_MODULES
+    )
+    for line in needed.splitlines():
+        kind, _, module = line.partition(" ")
+        if kind == "insmod":
+            relative = Path(module.strip()).relative_to(modules)
+            (root / "lib/modules" / release / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(modules / relative, root / "lib/modules" / release / relative)
+    _run("depmod", "--basedir", root, release)
+    names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
+    with initrd.open("wb") as archive:
+        subprocess.run(
+            ["cpio", "--quiet", "-o", "-H", "newc"], cwd=root, input=names.encode(), stdout=archive, check=True
+        )
+    shutil.rmtree(root)
+
+
+# --- base and disk ----------------------------------------------------------------------------------------------------
+
+
+def _make_base(packages: Iterable[str], out: Path) -> None:
+    _bootstrap(packages, out / "base.tar", variant="minbase")
+
+
+def _make_package(out: Path) -> None:
+    _run(PROJECT / "packaging/build-deb", out)
+
+
+def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, out: Path) -> None:
+    with _work_directory(out.parent) as work:
+        root = work / "root"
+        root.mkdir()
+        _run("tar", "--extract", "--xattrs", "--xattrs-include=*", "--file", base / "base.tar", "--directory", root)
+        _lay_over(kernel / "lib", root / "usr/lib")
+        for tree in recipe.trees:
+            _lay_over(TREES / tree, root)
+        if recipe.minprov:
+            _install(next(package.glob("minprov_*.deb")), root)
+        for command in recipe.commands:
+            _run("chroot", root, "sh", "-euc", command)
+        # As in an image made to be cloned: systemd generates an id at boot, and does not take this for a factory reset.
+        (root / "etc/machine-id").write_text("")
+        _run("mke2fs", "-q", "-t", "ext4", "-d", root, out / "root.ext4", DISK_SIZE)
+
+
+def _install(package: Path, root: Path) -> None:
+    """Install a package as a user would, which also tells whether its dependencies are what it needs."""
+    shutil.copy(package, root / "tmp")
+    _run("chroot", root, "dpkg", "--install", f"/tmp/{package.name}")
+    (root / "tmp" / package.name).unlink()
+
+
+def _lay_over(tree: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    _run("cp", "--recursive", "--no-target-directory", "--no-preserve=ownership", "--no-dereference", tree, target)
+
+
+def _bootstrap(packages: Iterable[str], target: Path, *, variant: str) -> None:
+    sources = _run(
+        *("apt-get", "indextargets", "Created-By: Packages", "Origin: Debian"),
+        *(
+            "--format",
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(REPO_URI) $(RELEASE) $(COMPONENT)",
+        ),
+    )
+    release = sources.split()[3]
+    _run(
+        *("mmdebstrap", "--quiet", f"--variant={variant}", f"--include={','.join(packages)}"),
+        *("--aptopt=APT::Install-Recommends false", "--dpkgopt=path-exclude=/usr/share/doc/*"),
+        *("--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"),
+        *(release, target, "-"),
+        stdin=sources,
+    )
+
+
+def _run(*argv: str | Path, stdin: str = "") -> str:
+    """Run a tool and return what it wrote; a failure shows all of it."""
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{argv[0]} exited with {done.returncode}: {argv}\n{done.stdout}{done.stderr}")
+    return done.stdout
