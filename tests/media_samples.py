@@ -17,6 +17,12 @@ def content(name: str, size: int) -> bytes:
     return b"".join(b"%s%011d\n" % (seed, line) for line in range(size // 16 + 1))[:size]
 
 
+DRIVE_FILES = {
+    "ovf-env.xml": content("ovf-env.xml in a drive", 3000),
+    "CustomData.bin": content("CustomData.bin", 65535),
+}
+
+
 def sample_files(block_size: int) -> dict[str, bytes]:
     """Return files by name: sizes around a file entry, a block and 64 KiB; names of both widths."""
     capacity = block_size - 176  # of a file entry; an extended one has 40 bytes less

@@ -52,13 +52,22 @@ class GuestError(Exception):
 
 
 def run_in_guest(
-    program: str, *, modules: Sequence[str], tools: Sequence[str] = (), devices: Sequence[str] = (), within: float = 600
+    program: str,
+    *,
+    modules: Sequence[str],
+    idle_modules: Sequence[str] = (),
+    tools: Sequence[str] = (),
+    devices: Sequence[str] = (),
+    within: float = 600,
 ) -> dict[str, bytes]:
-    """Run a program of this project in the guest and return what it left in `/out`, by name."""
+    """Run a program of this project in the guest and return what it left in `/out`, by name.
+
+    The idle modules are there, and are not loaded unless the program does it.
+    """
     with tempfile.TemporaryDirectory(prefix="minprov-vm-") as name:
         work = Path(name)
         kernel = _kernel_tree()
-        initrd = _initramfs(work, kernel, program, modules, tools)
+        initrd = _initramfs(work, kernel, program, modules, idle_modules, tools)
         output = work / "output"
         output.touch()
         os.truncate(output, OUTPUT_LIMIT)
@@ -103,7 +112,9 @@ def _kernel_tree() -> Path:
     return tree
 
 
-def _initramfs(work: Path, kernel: Path, program: str, modules: Sequence[str], tools: Sequence[str]) -> Path:
+def _initramfs(
+    work: Path, kernel: Path, program: str, modules: Sequence[str], idle_modules: Sequence[str], tools: Sequence[str]
+) -> Path:
     root = work / "root"
     for directory in ("bin", "dev", "proc", "sys", "tmp", "mnt", "out", "etc"):
         (root / directory).mkdir(parents=True)
@@ -111,7 +122,7 @@ def _initramfs(work: Path, kernel: Path, program: str, modules: Sequence[str], t
 
     (release,) = os.listdir(kernel / "lib/modules")
     show = ["modprobe", "--dirname", str(kernel), "--set-version", release, "--show-depends", "--quiet"]
-    for module in ("virtio_pci", "virtio_blk", *modules):
+    for module in ("virtio_pci", "virtio_blk", *modules, *idle_modules):
         listed = subprocess.run([*show, module], capture_output=True, text=True, check=True).stdout
         _copy((Path(line.split()[1]) for line in listed.splitlines() if line.startswith("insmod")), root, kernel)
     _copy((kernel / "lib/modules" / release).glob("modules.*"), root, kernel)
