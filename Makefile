@@ -18,6 +18,7 @@ demo: $(VENV)/.ready  ## provision, dry, on the emulated platform
 	$(BIN)/python -m minprov --dry-run --emulated
 
 test: $(VENV)/.ready  ## the test suite: as root all of it, else the unprivileged part
+	-@[ "$$(id -u)" -ne 0 ] || tests/ensure-packages tests/apt-packages.txt
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.ready  ## lint and types
@@ -27,11 +28,11 @@ check: $(VENV)/.ready  ## lint and types
 	$(BIN)/codespell
 
 test-vm: $(VENV)/.ready  ## boot real guests under QEMU: the boots that matter most, ten minutes
-	tests/vm/ensure-packages
+	tests/ensure-packages tests/vm/apt-packages.txt
 	$(BIN)/python -m pytest -m "vm and not long"
 
 test-vm-all: $(VENV)/.ready  ## boot every guest in every scenario
-	tests/vm/ensure-packages
+	tests/ensure-packages tests/vm/apt-packages.txt
 	$(BIN)/python -m pytest -m vm
 
 docs: $(VENV)/.ready  ## write the documents that are made from the code
