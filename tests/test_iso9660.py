@@ -196,6 +196,27 @@ def test_a_compressed_file_is_refused_by_name(tmp_path: Path) -> None:
     assert (fault.reason, fault.data["feature"]) == (Reason.MEDIA_UNSUPPORTED, "zisofs compression")
 
 
+ROCK_RIDGE = write_volume({"ovf-env.xml": b"data"}, rock_ridge="1.12")
+ENTRIES = ROCK_RIDGE.index(b"ovf-env.xml") - 5  # of the file's record: NM, and after it PX and TF
+
+
+def test_a_sparse_file_is_refused_by_name() -> None:
+    fault = refusal(edited(ROCK_RIDGE, ROCK_RIDGE.index(b"TF", ENTRIES), b"SF"))
+    assert (fault.reason, fault.data["feature"]) == (Reason.MEDIA_UNSUPPORTED, "Rock Ridge sparse file")
+
+
+def test_entries_behind_the_terminator_are_ignored() -> None:
+    ended = edited(ROCK_RIDGE, ROCK_RIDGE.index(b"PX", ENTRIES), b"ST")
+    assert read(edited(ended, ended.index(b"TF", ENTRIES), b"SF")) == {"ovf-env.xml": b"data"}
+
+
+def test_rock_ridge_starts_where_the_root_says() -> None:
+    """On discs for CD-ROM XA, 14 bytes precede the entries: SUSP 5.3."""
+    start = ROCK_RIDGE.index(b"SP\x07\x01\xbe\xef")
+    assert read(edited(ROCK_RIDGE, start, b"XX")) == {}
+    assert read(edited(ROCK_RIDGE, start + 6, b"\1")) == {}
+
+
 def test_a_file_may_be_as_large_as_its_limit_and_no_larger() -> None:
     assert iso9660.read_files(Image(PLAIN), len(PLAIN), {"f0": 2048}).files
     with pytest.raises(ProvisioningError, match="length=2048, limit=2047"):
@@ -216,30 +237,42 @@ def continuation(volume: bytes) -> int:
     return int(block) * 2048 + int(offset)
 
 
+def every_file_goes_on(volume: bytes) -> bytes:
+    """Set the flag that another section follows in each record."""
+    changed = bytearray(volume)
+    at = volume.find(b".;1")
+    while at >= 0:
+        changed[volume.rindex(b"F", 0, at) - 8] = 0x80
+        at = volume.find(b".;1", at + 1)
+    return bytes(changed)
+
+
+MANY = write_volume({f"{n}": b"" for n in range(70)})
+
 IMPOSSIBLE = {
-    "a descriptor that is none": edited(PLAIN, TERMINATOR + 1, b"CD002"),
-    "a sequence without a primary descriptor": edited(PLAIN, PRIMARY, b"\0"),
-    "a sequence without an end": edited(PLAIN, TERMINATOR, b"\0"),
-    "a root directory beyond the disc": edited(PLAIN, ROOT + 2, b"\xff\xff\xff\xff"),
-    "a root directory of 4 GiB": edited(PLAIN, ROOT + 10, b"\xff\xff\xff\xff"),
-    "a record shorter than a record": edited(PLAIN, FIRST, b"\x20"),
-    "a record shorter than its name": edited(PLAIN, FIRST + 32, b"\xff"),
-    "a record longer than its sector": edited(PLAIN, FIRST, b"\xff" * 60 * 34),
-    "a file beyond the disc": edited(PLAIN, FIRST + 2, b"\xff\xff\xff\xff"),
+    "a volume descriptor has no standard identifier": edited(PLAIN, TERMINATOR + 1, b"CD002"),
+    "no primary volume descriptor": edited(PLAIN, PRIMARY, b"\0"),
+    "a volume descriptor has no standard identifier ": edited(PLAIN, TERMINATOR, b"\0"),
+    "an extent reaches beyond the end of the disc": edited(PLAIN, ROOT + 2, b"\xff\xff\xff\xff"),
+    "an extent reaches beyond the end of the disc ": edited(PLAIN, FIRST + 2, b"\xff\xff\xff\xff"),
+    "an extent reaches beyond the end of the disc  ": edited(LONG_NAMED, CONTINUED + 4, b"\xff\xff\xff\xff"),
+    "the root directory is larger than any real one": edited(PLAIN, ROOT + 10, b"\xff\xff\xff\xff"),
+    "a directory record does not fit": edited(PLAIN, FIRST, b"\x20"),
+    "a directory record does not fit ": edited(PLAIN, FIRST + 32, b"\xff"),
+    "a directory record does not fit  ": edited(PLAIN, FIRST, b"\xff" * 60 * 34),
     "a file without its last section": edited(PLAIN, SECOND + 25, b"\x80"),
-    "a name that continues beyond the disc": edited(LONG_NAMED, CONTINUED + 4, b"\xff\xff\xff\xff"),
-    "a name that continues for 4 GiB": edited(LONG_NAMED, CONTINUED + 20, b"\xff\xff\xff\xff"),
-    "a name that continues in itself": edited(
+    "a file in more sections than any real one": every_file_goes_on(MANY),
+    "a continuation area is larger than a sector": edited(LONG_NAMED, CONTINUED + 20, pack("<I", 2049)),
+    "a system use area has no end": edited(
         LONG_NAMED, continuation(LONG_NAMED), LONG_NAMED[CONTINUED : CONTINUED + 28]
     ),
 }
 
 
-@pytest.mark.parametrize("what", IMPOSSIBLE)
-def test_refuses(what: str) -> None:
-    fault = refusal(IMPOSSIBLE[what], ["f0", "f1"])
-    assert fault.reason is Reason.MEDIA_CORRUPT
-    assert fault.data["fault"]
+@pytest.mark.parametrize("fault", IMPOSSIBLE)
+def test_refuses(fault: str) -> None:
+    error = refusal(IMPOSSIBLE[fault], ["f0", "f1"])
+    assert (error.reason, error.data["fault"]) == (Reason.MEDIA_CORRUPT, fault.rstrip())
 
 
 def test_a_disc_cut_short_is_refused_wherever_it_is_cut() -> None:

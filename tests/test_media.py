@@ -148,6 +148,13 @@ def test_a_file_larger_than_any_on_a_disc_is_refused(tmp_path: Path) -> None:
         assert fault_of(path).data["feature"] == "a file larger than any on a disc"
 
 
+def test_a_directory_whose_file_cannot_be_opened_is_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "ovf-env.xml").symlink_to("ovf-env.xml")
+    fault = fault_of(tmp_path)
+    assert fault.reason is Reason.MEDIA_UNREADABLE
+    assert fault.data == {"path": f"{tmp_path}/ovf-env.xml", "error": "Too many levels of symbolic links"}
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("through", ["file", "device"])
 def test_a_bad_sector_is_told_with_its_place(tmp_path: Path, through: str) -> None:
@@ -275,6 +282,11 @@ def test_the_wait_has_an_end(place: Place) -> None:
     fault = place.fault(wait=5)
     assert (fault.reason, fault.data) == (Reason.MEDIA_NOT_FOUND, {"path": str(place.dev), "detail": "no device"})
     assert 5 <= place.now < 5.2
+
+
+def test_without_devices_there_is_no_device(place: Place) -> None:
+    place.dev.rmdir()
+    assert place.fault().data["detail"] == "no device"
 
 
 def test_named_paths_are_tried_in_order_and_nothing_else_is(place: Place, tmp_path: Path) -> None:

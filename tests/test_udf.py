@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from hashlib import sha256
 from pathlib import Path
-from struct import pack, unpack_from
+from struct import pack, unpack, unpack_from
 from typing import TYPE_CHECKING
 
 import pycdlib
@@ -234,6 +234,7 @@ def test_extents_that_are_not_recorded_read_as_zeros(kind: int) -> None:
 
 CHAINED = write_volume(FILES, Layout(piece=1, chain=4, embed=False))
 METADATA = write_volume(FILES, Layout(revision=0x0250, metadata_piece=2))
+METADATA_MAP = METADATA[tags(METADATA, LOGICAL_VOLUME)[0] + 486 :][:8]  # the blocks of the metadata file and its mirror
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ def test_a_lost_anchor_or_sequence_is_replaced_by_another(gone: list[range], how
 
 @pytest.mark.parametrize("how", ["erased", "unreadable"])
 def test_a_lost_metadata_file_is_replaced_by_its_mirror(how: str) -> None:
-    main, mirror = unpack_from("<II", METADATA, tags(METADATA, LOGICAL_VOLUME)[0] + 440 + 6 + 40)
+    main, mirror = unpack("<II", METADATA_MAP)
     entries = [
         range((PARTITION_START + block) * 2048, (PARTITION_START + block + 1) * 2048) for block in (main, mirror)
     ]
@@ -328,34 +329,64 @@ def test_a_chain_of_extents_that_leads_to_itself_ends() -> None:
     assert "no end" in refusal(bytes(volume)).data["fault"]
 
 
-# What a descriptor would have to say: the volume, the descriptor, the offset of the field and its value.
-IMPOSSIBLE = {
-    "a file entry whose descriptors do not fit": (PLAIN, FILE_ENTRY, 172, pack("<I", 2048 - 175)),
-    "a file entry whose attributes do not fit": (PLAIN, FILE_ENTRY, 168, pack("<I", 0xFFFFFFFF)),
-    "a file longer than its extents": (PLAIN, FILE_ENTRY, 56, pack("<Q", 70_000)),
-    "a directory longer than its data": (PLAIN, FILE_ENTRY, 56, pack("<Q", 2000)),
-    "an extent beyond its partition": (PLAIN, FILE_ENTRY, 180, pack("<I", 0xFFFFFFFF)),
-    "an extent in no partition": (PLAIN, FILE_SET, 408, b"\7\7"),
-    "a root directory that is a file": (PLAIN, FILE_ENTRY, 27, b"\5"),
-    "a partition map that does not fit": (PLAIN, LOGICAL_VOLUME, 441, b"\xff"),
-    "a partition map of no length": (PLAIN, LOGICAL_VOLUME, 441, b"\0"),
-    "a partition map of an unknown type": (PLAIN, LOGICAL_VOLUME, 440, b"\3"),
-    "more partition maps than there are": (PLAIN, LOGICAL_VOLUME, 268, b"\xff\xff\xff\xff"),
-    "a partition without a descriptor": (PLAIN, LOGICAL_VOLUME, 444, b"\1"),
-    "a partition beyond the disc": (PLAIN, PARTITION, 188, b"\xff\xff\xff\xff"),
-    "blocks that are no sectors": (PLAIN, LOGICAL_VOLUME, 212, pack("<I", 512)),
-    "a file identifier longer than its directory": (PLAIN, FILE_IDENTIFIER, 36, b"\xff\xff"),
-    "a name in no known compression": (write_volume({"\u0100": b""}), FILE_IDENTIFIER, 38, b"\x09"),
-    "a metadata file that is another's": (METADATA, LOGICAL_VOLUME, 486, bytes(8)),
+LONG_EXTENTS = write_volume(FILES, Layout(embed=False, allocation=LONG))
+PIECES = write_volume(FILES, Layout(piece=1))
+SCATTERED = write_volume({f"{n}": b"" for n in range(290)}, Layout(block_size=4096, revision=0x0250, metadata_piece=1))
+WHOLE_BLOCKS = write_volume({"ovf-env.xml": content("ovf-env.xml", 4096)})
+ROOT, OVF = 0, 1  # the file entries, in order of their blocks
+
+# What a descriptor would have to say for each fault: the volume, and (descriptor, which of them, field, value).
+IMPOSSIBLE: dict[str, tuple[bytes, tuple[int, int | None, int, bytes]]] = {
+    "a file entry does not fit its block": (PLAIN, (FILE_ENTRY, OVF, 172, pack("<I", 2048 - 175))),
+    "a file entry does not fit its block ": (PLAIN, (FILE_ENTRY, OVF, 168, pack("<I", 0xFFFFFFFF))),
+    "a file is longer than its extents": (WHOLE_BLOCKS, (FILE_ENTRY, OVF, 56, pack("<Q", 4097))),
+    "a file is longer than its extents ": (PLAIN, (FILE_ENTRY, ROOT, 56, pack("<Q", 2000))),
+    "an extent in the middle of a file ends in the middle of a block": (
+        PIECES,
+        (FILE_ENTRY, OVF, 176, pack("<I", 2047)),
+    ),
+    "an extent reaches beyond the end of its partition": (PLAIN, (FILE_ENTRY, OVF, 180, pack("<I", 0xFFFF))),
+    "an extent reaches beyond the end of the disc": (PLAIN, (PARTITION, None, 188, b"\xff\xff\xff\xff")),
+    "an extent in a partition that is not there": (LONG_EXTENTS, (FILE_ENTRY, OVF, 184, b"\1")),
+    "an extent in a partition that is not there ": (PLAIN, (FILE_SET, None, 408, b"\7\7")),
+    "an extent leads to blocks that are not recorded": (METADATA, (FILE_ENTRY, None, 176, pack("<I", 1 << 30 | 4096))),
+    "allocation descriptors of type 2": (PLAIN, (FILE_ENTRY, OVF, 34, b"\2")),
+    "the root directory is not a directory": (PLAIN, (FILE_ENTRY, ROOT, 27, b"\5")),
+    "a directory ends within a file identifier": (LONG_EXTENTS, (FILE_ENTRY, ROOT, 56, pack("<Q", 45))),
+    "a directory ends within a file identifier ": (LONG_EXTENTS, (FILE_ENTRY, ROOT, 56, pack("<Q", 85))),
+    "a file name is not OSTA compressed Unicode": (LONG_EXTENTS, (FILE_IDENTIFIER, 1, 38, b"\x09")),
+    "a partition map does not fit its table": (PLAIN, (LOGICAL_VOLUME, None, 441, b"\xff")),
+    "a partition map does not fit its table ": (PLAIN, (LOGICAL_VOLUME, None, 441, b"\0")),
+    "a partition map does not fit its table  ": (PLAIN, (LOGICAL_VOLUME, None, 268, b"\xff\xff\xff\xff")),
+    "a partition map is of no known type": (PLAIN, (LOGICAL_VOLUME, None, 440, b"\3")),
+    "no partition descriptor": (PLAIN, (LOGICAL_VOLUME, None, 444, b"\1")),
+    "logical blocks and sectors differ in size": (PLAIN, (LOGICAL_VOLUME, None, 212, pack("<I", 512))),
+    "no logical volume descriptor": (PLAIN, (ANCHOR, None, 16, bytes(16))),
+    "a metadata file is not one": (METADATA, (LOGICAL_VOLUME, None, 486, METADATA_MAP[4:] + METADATA_MAP[:4])),
+    "a metadata file in more pieces than any real one": (SCATTERED, (ANCHOR, None, 24, bytes(8))),
 }
 
 
-@pytest.mark.parametrize("what", IMPOSSIBLE)
-def test_refuses(what: str) -> None:
-    volume, identifier, offset, value = IMPOSSIBLE[what]
-    fault = refusal(edited(volume, identifier, offset, value))
-    assert fault.reason is Reason.MEDIA_CORRUPT
-    assert fault.data["fault"]
+@pytest.mark.parametrize("fault", IMPOSSIBLE)
+def test_refuses(fault: str) -> None:
+    volume, (identifier, which, field, value) = IMPOSSIBLE[fault]
+    error = refusal(edited(volume, identifier, field, value, only=which))
+    assert error.reason in (Reason.MEDIA_CORRUPT, Reason.MEDIA_UNSUPPORTED)
+    assert (error.data.get("fault") or error.data.get("feature")) == fault.rstrip()
+
+
+def test_a_sequence_that_leads_to_itself_ends() -> None:
+    volume = bytearray(PLAIN)
+    for start in (MAIN_SEQUENCE, RESERVE_SEQUENCE):
+        pointer = descriptor(VOLUME_DESCRIPTOR_POINTER, start, pack("<III484x", 9, 2048, start))
+        volume[start * 2048 : start * 2048 + 512] = pointer
+    assert refusal(bytes(volume)).data["fault"] == "no logical volume descriptor"
+
+
+def test_a_disc_that_is_shorter_than_it_says_is_refused() -> None:
+    image = Image(PLAIN[: tags(PLAIN, FILE_ENTRY)[ROOT] + 100])
+    with pytest.raises(ProvisioningError, match="the disc ends early"):
+        udf.read_files(image, len(PLAIN), {"ovf-env.xml": LARGEST})
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------
