@@ -18,7 +18,6 @@ import re
 import stat
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov import iso9660, udf
@@ -66,14 +65,18 @@ ERRNO_DETAILS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Media:
+class Media(NamedTuple):
     """What a disc holds, and where it was. The contents are secret and do not show in `repr`."""
 
-    ovf_env: bytes = field(repr=False)
-    custom_data: bytes | None = field(repr=False)
-    device: str | None  # the block device to eject; None for a file or a directory
-    detail: str  # such as "/dev/sr0, UDF 1.02"
+    ovf_env: bytes
+    custom_data: bytes | None
+    device: str | None
+    """The block device to eject; None for a file or a directory."""
+    detail: str
+    """Such as "/dev/sr0, UDF 1.02"."""
+
+    def __repr__(self) -> str:
+        return f"Media(device={self.device!r}, detail={self.detail!r})"
 
 
 class Surroundings(NamedTuple):
@@ -171,7 +174,7 @@ def find_media(
                     raise
                 faults[path] = final[path] = fault
                 continue
-            return media if device is None else replace(media, device=device)
+            return media if device is None else media._replace(device=device)
         if surroundings.clock() >= deadline or (paths and final.keys() >= set(paths)):
             raise max(faults.values(), key=_weight, default=_not_found(surroundings.dev, NO_DEVICE))
         surroundings.pause(POLL_INTERVAL)

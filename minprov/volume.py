@@ -4,8 +4,7 @@ A reader is a pure function over ``read(offset, size) -> bytes`` and knows nothi
 reads through a `Disc`, which returns exactly what was asked for or raises, and which has a budget: whatever a hostile
 volume makes a reader follow (extents, directories, descriptor sequences), following it runs the budget down and ends.
 
-The readers' records are named tuples: to define a dataclass costs nearly a millisecond of start-up, one of these a
-tenth of it.
+The readers' records are named tuples: a dataclass takes ten times as long to define, and start-up is on the boot path.
 """
 
 from __future__ import annotations

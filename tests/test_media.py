@@ -230,7 +230,7 @@ def test_a_drive_is_known_by_its_name(place: Place, name: str) -> None:
     assert place.find().detail == f"{place.dev}/{name}, UDF 1.02"
 
 
-@pytest.mark.parametrize("name", ["sda", "hda", "vda", "vdb1", "sr", "sr00", "xsr0", "cdrom", "loop0"])
+@pytest.mark.parametrize("name", ["sda", "hdb", "vda", "vdb1", "sr", "sr00", "xsr0", "cdrom", "loop0"])
 def test_what_is_no_drive_is_left_alone(place: Place, name: str) -> None:
     write(place.dev / name, UDF)
     assert place.fault().data["detail"] == "no device"
