@@ -145,6 +145,11 @@ def test_comment_is_kept_in_one_printable_line() -> None:
     assert normalise_keys(f"{key_of(RSA)} \xe9t\xe9\x00\x1b[2J\ud800 x ") == (f"{key_of(RSA)} \xe9t\xe9  [2J  x",)
 
 
+def test_rfc_4716_block_without_headers_has_no_comment() -> None:
+    lines = (DATA / "ed25519.rfc4716").read_text().splitlines(keepends=True)
+    assert normalise_keys("".join(line for line in lines if ":" not in line)) == (key_of(ED25519),)
+
+
 def test_rfc_4716_comment_is_kept() -> None:
     text = (DATA / "ed25519.rfc4716").read_text()
     head, _, rest = text.partition("Comment:")
@@ -325,7 +330,9 @@ def test_a_value_of_the_largest_size_is_judged_quickly(text: str) -> None:
 
 
 def test_a_larger_value_is_refused() -> None:
-    assert str(MAX_CHARACTERS) in refusal(" " * MAX_CHARACTERS + ED25519, "here").data["problem"]
+    largest = ED25519 + "\n" * (MAX_CHARACTERS - len(ED25519))
+    assert normalise_keys(largest) == (ED25519,)
+    assert str(MAX_CHARACTERS) in refusal(largest + "\n", "here").data["problem"]
 
 
 SEEDS = [path.read_text() for path in FORMS] + SECURITY_KEYS
