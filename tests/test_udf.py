@@ -333,6 +333,7 @@ LONG_EXTENTS = write_volume(FILES, Layout(embed=False, allocation=LONG))
 PIECES = write_volume(FILES, Layout(piece=1))
 SCATTERED = write_volume({f"{n}": b"" for n in range(290)}, Layout(block_size=4096, revision=0x0250, metadata_piece=1))
 WHOLE_BLOCKS = write_volume({"ovf-env.xml": content("ovf-env.xml", 4096)})
+SHORT_SEQUENCES = pack("<IIII", 4096, MAIN_SEQUENCE, 4096, RESERVE_SEQUENCE)  # they end before the partition descriptor
 ROOT, OVF = 0, 1  # the file entries, in order of their blocks
 
 # What a descriptor would have to say for each fault: the volume, and (descriptor, which of them, field, value).
@@ -341,6 +342,7 @@ IMPOSSIBLE: dict[str, tuple[bytes, tuple[int, int | None, int, bytes]]] = {
     "a file entry does not fit its block ": (PLAIN, (FILE_ENTRY, OVF, 168, pack("<I", 0xFFFFFFFF))),
     "a file is longer than its extents": (WHOLE_BLOCKS, (FILE_ENTRY, OVF, 56, pack("<Q", 4097))),
     "a file is longer than its extents ": (PLAIN, (FILE_ENTRY, ROOT, 56, pack("<Q", 2000))),
+    "a file is longer than its extents  ": (PIECES, (FILE_ENTRY, OVF, 176, bytes(4))),  # 4/12: the list ends there
     "an extent in the middle of a file ends in the middle of a block": (
         PIECES,
         (FILE_ENTRY, OVF, 176, pack("<I", 2047)),
@@ -360,6 +362,7 @@ IMPOSSIBLE: dict[str, tuple[bytes, tuple[int, int | None, int, bytes]]] = {
     "a partition map does not fit its table  ": (PLAIN, (LOGICAL_VOLUME, None, 268, b"\xff\xff\xff\xff")),
     "a partition map is of no known type": (PLAIN, (LOGICAL_VOLUME, None, 440, b"\3")),
     "no partition descriptor": (PLAIN, (LOGICAL_VOLUME, None, 444, b"\1")),
+    "no partition descriptor ": (PLAIN, (ANCHOR, None, 16, SHORT_SEQUENCES)),
     "logical blocks and sectors differ in size": (PLAIN, (LOGICAL_VOLUME, None, 212, pack("<I", 512))),
     "no logical volume descriptor": (PLAIN, (ANCHOR, None, 16, bytes(16))),
     "a metadata file is not one": (METADATA, (LOGICAL_VOLUME, None, 486, METADATA_MAP[4:] + METADATA_MAP[:4])),
