@@ -132,7 +132,7 @@ class Sources:
                     return evidence._replace(instance=await asyncio.shield(self._instance))
         return evidence
 
-    async def goal_state(self, grace: float = 0) -> GoalState | None:
+    async def goal_state(self, grace: float) -> GoalState | None:
         """Return the goal state if it is there by now, or within the grace."""
         await asyncio.wait([self._goal_state], timeout=grace)
         return self._goal_state.result() if self._goal_state.done() else None

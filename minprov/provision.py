@@ -42,6 +42,8 @@ FAILURE_GRACE = 5.0
 """Seconds for the failure report itself, which may start when the deadline has passed."""
 DRY_RUN_GRACE = 1.0
 """Seconds a dry run waits for a source that the plan does not need, to be able to tell of it."""
+GOAL_STATE_GRACE = 1.0
+"""Seconds Ready waits for the answer that is under way: to ask anew would take no less, and load the platform twice."""
 EJECT_LIMIT = 5.0
 AGENT = f"minprov/{__version__}"
 UNKNOWN_VM_ID = "00000000-0000-0000-0000-000000000000"
@@ -161,7 +163,7 @@ class Run:
                 self.result.actions += await apply(steps, self._system, self._timeline)
 
     async def _tell_ready(self, transport: Transport, sources: Sources | None) -> None:
-        goal_state = await sources.goal_state() if sources else None
+        goal_state = await sources.goal_state(GOAL_STATE_GRACE) if sources else None
         # The host collects the pool when it gets the health report, and nothing that is written later.
         await announce.tell_host(self._options, encode_success(agent=AGENT, vm_id=self._vm_id, timestamp=_now()))
         try:
