@@ -96,7 +96,7 @@ class System:
         try:
             with suppress(FileNotFoundError), self.directory(os.path.dirname(path)) as directory:
                 await in_thread(os.unlink, os.path.basename(path), dir_fd=directory)
-                await in_thread(_sync_directory, directory)
+                await in_thread(sync, ".", directory)
         except OSError as error:
             raise file_error(error, path) from error
 
@@ -241,7 +241,7 @@ async def replace_file(
 
     def rename() -> None:
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        _sync_directory(directory)
+        sync(".", directory)  # by name, since fsync(2) refuses a descriptor opened with O_PATH
 
     async with aiofiles.open(temporary, "wb", opener=create) as file:
         await file.write(contents)
@@ -250,9 +250,9 @@ async def replace_file(
     await in_thread(rename)
 
 
-def _sync_directory(directory: int) -> None:
-    # fsync(2) refuses a descriptor opened with O_PATH.
-    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+def sync(path: str, directory: int | None = None) -> None:
+    """Have a file's contents, or a directory's entries, on disk: what is on other file systems is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
     try:
         os.fsync(descriptor)
     finally:

@@ -15,7 +15,7 @@ from minprov.accounts import Account, existing_groups, find_account, groups_of, 
 from minprov.actions import EnsureUser
 from minprov.errors import ProvisioningError, Reason
 from minprov.properties.inspection import Inspection
-from minprov.system import System, file_error, in_thread
+from minprov.system import System, file_error, in_thread, sync
 from minprov.timeline import boot_time
 
 PASSWD, GROUP, LOGIN_DEFS, SKELETON = "/etc/passwd", "/etc/group", "/etc/login.defs", "/etc/skel"
@@ -161,12 +161,19 @@ def _make_home(system: System, account: Account, home: str, mode: int) -> None:
         shutil.copytree(skeleton, temporary, symlinks=True)
     else:
         os.mkdir(temporary)
-    for directory, _, files in os.walk(temporary):
-        for path in (directory, *(os.path.join(directory, file) for file in files)):
-            os.chown(path, account.uid, account.gid, follow_symlinks=False)
+    for directory, directories, files in os.walk(temporary, topdown=False):
+        for name in (*directories, *files):
+            _hand_over(os.path.join(directory, name), account)
     os.chmod(temporary, mode)
-    os.sync()  # the skeleton's files must not come out empty after a power cut
+    _hand_over(temporary, account)
     os.rename(temporary, home)
+    sync(parent)
+
+
+def _hand_over(path: str, account: Account) -> None:
+    os.chown(path, account.uid, account.gid, follow_symlinks=False)
+    if stat.S_IFMT(os.lstat(path).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+        sync(path)  # the skeleton's files must not come out empty after a power cut
 
 
 def _remove_stale_locks(system: System) -> None:
