@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from tests.harness.client import Harness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # The time-out of a test bounds it. A deadline on each example fails on a busy machine, and says nothing about the code.
 settings.register_profile("minprov", deadline=None)
 settings.load_profile("minprov")
+
+MACHINES = 3
+"""Machines at a time: a case computes for half of its time, and waits for the rest."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write what cases come to into their expect.json")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,3 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("root"):
                 item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="session")
+def harness() -> Iterator[Harness]:
+    """Machines to run the program on."""
+    with Harness(MACHINES) as running:
+        yield running

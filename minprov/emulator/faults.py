@@ -124,9 +124,17 @@ def load_faults(path: str | Path) -> Faults:
     Raises: ProvisioningError(CONFIG_INVALID), naming the file and the key.
     """
     file = Path(path)
+    return parse_faults(read_table(file), file=file)
+
+
+def parse_faults(table: Mapping[str, object], *, file: Path) -> Faults:
+    """Return the fault script that a table is; `file` is named in errors, and its folder has the files it refers to.
+
+    Raises: ProvisioningError(CONFIG_INVALID), naming the file and the key.
+    """
     servers: dict[str, ServerFaults] = {}
     steps: dict[str, tuple[Step, ...]] = {}
-    for name, value in read_table(file).items():
+    for name, value in table.items():
         if name in SERVERS and isinstance(value, dict):
             servers[name] = _server(cast("dict[str, object]", value), file=file, place=name)
         elif name in ENDPOINTS and isinstance(value, list):

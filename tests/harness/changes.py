@@ -1,0 +1,145 @@
+"""What a run changed in a machine's tree, in words that do not depend on the day, the salt or the machine."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from minprov.model import Secret
+from minprov.shacrypt import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .machine import Layer
+
+MOST_LINES = 12
+LONGEST_LINE = 800
+# What account tools and PAM leave for themselves; it differs between their versions.
+OTHERS = (
+    "*/etc/*-",
+    "*/etc/.pwd.lock",
+    "*/etc/subuid",
+    "*/etc/subgid",
+    "*/etc/gshadow",
+    "/run/utmp",
+    "*/var/log/*",
+    "*/var/lib/systemd*",
+    "*/var/lib/lastlog*",
+)
+# Different in every run: that they are there, whose they are and their mode is all there is to compare.
+OF_THE_MOMENT = ("*/report.json", "*/etc/ssh/ssh_host_*", "*/custom-data.executed", "*/.kvp_pool_1", "/mnt/trace")
+
+
+class Entry(NamedTuple):
+    """A file, directory or link: `contents` is a file's bytes or a link's target."""
+
+    kind: str
+    mode: int
+    owner: tuple[int, int]
+    contents: bytes = b""
+
+
+Snapshot = dict[str, Entry]
+
+
+def take_snapshot(layers: Iterable[Layer]) -> Snapshot:
+    """Return all that is in the upper parts of the layers."""
+    found = {}
+    for layer in layers:
+        for path in _walk(layer.upper):
+            found[layer.place.rstrip("/") + path[len(layer.upper) :]] = _look(path)
+    return found
+
+
+def find_changes(layers: Iterable[Layer], before: Snapshot, after: Snapshot) -> dict[str, tuple[Entry | None, Entry]]:
+    """Return what is different after, by path: the entry before, if there was one, and after."""
+    changes: dict[str, tuple[Entry | None, Entry]] = {}
+    for path, entry in after.items():
+        old = before.get(path) or _look_below(path, layers)
+        if old != entry and not any(fnmatch.fnmatchcase(path, pattern) for pattern in OTHERS):
+            changes[path] = (old, entry)
+    for path, entry in before.items():
+        if path not in after:
+            changes[path] = (entry, Entry("removed", 0, (0, 0)))
+    return changes
+
+
+def describe(path: str, old: Entry | None, new: Entry, password: Secret | None) -> list[str]:
+    """Return an entry's kind, mode and owner, and the lines in which it differs from the old one."""
+    if new.kind in ("removed", "other"):
+        return [new.kind]
+    head = f"{new.kind} {new.mode:04o} {new.owner[0]}:{new.owner[1]}"
+    if new.kind == "link":
+        return [f"{head} -> {new.contents.decode()}"]
+    if new.kind == "directory" or any(fnmatch.fnmatchcase(path, pattern) for pattern in OF_THE_MOMENT):
+        return [head]
+    try:
+        before, after = [(entry.contents if entry else b"").decode().split("\n") for entry in (old, new)]
+    except UnicodeDecodeError:
+        return [head, f"{len(new.contents)} bytes {_hash(new.contents)}"]
+    if path.endswith("/etc/shadow"):
+        before, after = [[_settle_shadow(line, password) for line in part] for part in (before, after)]
+    differences = [line[0] + line[2:] for line in difflib.ndiff(before, after) if line[0] in "+-" and len(line) > 2]
+    if len(differences) > MOST_LINES:
+        rest = "\n".join(differences[MOST_LINES:])
+        differences[MOST_LINES:] = [f"… {len(differences) - MOST_LINES} lines {_hash(rest.encode())}"]
+    return [
+        head,
+        *(line if len(line) <= LONGEST_LINE else f"{line[:40]}… {_hash(line.encode())}" for line in differences),
+    ]
+
+
+def _hash(contents: bytes) -> str:
+    return f"with the hash {hashlib.sha256(contents).hexdigest()[:16]}"
+
+
+def _settle_shadow(line: str, password: Secret | None) -> str:
+    fields = line.split(":")
+    if len(fields) < 3:
+        return line
+    if fields[1].startswith("$"):
+        method = fields[1].split("$")[1]
+        right = password is not None and method == "6" and verify(password, fields[1])
+        fields[1] = f"<${method}$ hash of {'the' if right else 'another'} password>"
+    if fields[2]:
+        fields[2] = "<day>"
+    return ":".join(fields)
+
+
+def _walk(top: str) -> Iterator[str]:
+    for entry in os.scandir(top):
+        yield entry.path
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+
+
+def _look(path: str) -> Entry:
+    found = os.lstat(path)
+    mode, owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
+    if stat.S_ISREG(found.st_mode):
+        with open(path, "rb") as stream:
+            return Entry("file", mode, owner, stream.read())
+    if stat.S_ISLNK(found.st_mode):
+        return Entry("link", mode, owner, os.readlink(path).encode())
+    if stat.S_ISDIR(found.st_mode):
+        return Entry("directory", mode, owner)
+    # overlayfs marks what was removed by a character device without a number.
+    return Entry("removed" if stat.S_ISCHR(found.st_mode) and found.st_rdev == 0 else "other", mode, owner)
+
+
+def _look_below(path: str, layers: Iterable[Layer]) -> Entry | None:
+    """Return the entry that a layer's lower parts have at a path."""
+    for layer in sorted(layers, key=lambda layer: -len(layer.place)):
+        if path.startswith(layer.place):
+            inside = path[len(layer.place.rstrip("/")) :]
+            for lower in layer.lowers:
+                if os.path.lexists(lower + inside):
+                    found = _look(lower + inside)
+                    return None if found.kind == "removed" else found
+            return None
+    return None

@@ -1,0 +1,295 @@
+"""A machine for one case: this one's programs, an image's accounts and settings, and what firmware and kernel show.
+
+Everything is in namespaces of the case's own and gone when its process ends. As root the tree is an overlay of this
+machine's whole tree, so every tool is real and may change whatever it likes. Without privileges a user namespace has
+but one user, so nothing of root's can be changed: there /etc is a copy and /var is empty, which is enough for what
+stops before accounts are made. In both, the image's part does not depend on the machine that the tests run on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tty
+from contextlib import suppress
+from typing import NamedTuple
+
+import minprov
+from minprov.identity import AZURE_CHASSIS_ASSET_TAG, swap_byte_order
+
+from .linux import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    MS_PRIVATE,
+    MS_REC,
+    add_address,
+    bind,
+    detach,
+    mount,
+    unshare,
+)
+
+HOSTNAME = "image"
+WIRESERVER, IMDS = "168.63.129.16", "169.254.169.254"
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+# Of Debian's, what the rules of a case can depend on.
+SSHD_CONFIG = """\
+Include /etc/ssh/sshd_config.d/*.conf
+KbdInteractiveAuthentication no
+UsePAM yes
+Subsystem sftp internal-sftp
+"""
+# Where other provisioning agents are enabled: continuous integration may itself run on Azure.
+OTHER_AGENTS = ("multi-user.target.wants/walinuxagent.service", "multi-user.target.wants/waagent.service")
+NOT_THE_IMAGES = ("etc/minprov", "etc/waagent.conf", "var/lib/minprov", "var/lib/hyperv", "var/lib/waagent")
+
+# linux/loop.h
+LOOP_SET_FD, LOOP_SET_STATUS64, LOOP_CTL_GET_FREE, LO_FLAGS_AUTOCLEAR = 0x4C00, 0x4C04, 0x4C82, 4
+LOOP_INFO = struct.Struct("5Q4I64s64s32s2Q")
+
+
+class Layer(NamedTuple):
+    """A part of the machine's tree that keeps what is changed in it apart: `upper` over `lowers`, seen at `place`."""
+
+    place: str
+    upper: str
+    lowers: tuple[str, ...]
+
+
+class Unavailable(Exception):  # noqa: N818  # no error: a reason not to run the case here
+    """This machine cannot be made to show what the case needs."""
+
+
+class Image:
+    """What all machines have in common, made once: the tree without a case's changes."""
+
+    def __init__(self, directory: str, *, privileged: bool) -> None:
+        self.directory = directory
+        self.privileged = privileged
+        mount("none", "/", flags=MS_PRIVATE | MS_REC)
+        mount("image", directory, "tmpfs")
+        for name in ("image", "work", "root", "machine"):
+            os.mkdir(f"{directory}/{name}")
+        if privileged:
+            self._make_by_overlay()
+        else:
+            self._make_by_copy()
+
+    def _make_by_overlay(self) -> None:
+        root = f"{self.directory}/root"
+        options = f"lowerdir=/,upperdir={self.directory}/image,workdir={self.directory}/work"
+        mount("image", root, "overlay", options=options)
+        _settle_etc(f"{root}/etc")
+        for path in NOT_THE_IMAGES:
+            shutil.rmtree(f"{root}/{path}", ignore_errors=True)
+            with suppress(OSError):
+                os.unlink(f"{root}/{path}")
+        os.chmod(f"{root}/root", 0o711)  # the interpreter may be in there, and cases run it as another user
+        detach(root)
+
+    def _make_by_copy(self) -> None:
+        with suppress(shutil.Error):  # what cannot be read is not of the image
+            shutil.copytree("/etc", f"{self.directory}/image/etc", symlinks=True)
+        for name in ("var/lib", "var/log", "var/tmp", "mnt"):
+            os.makedirs(f"{self.directory}/image/{name}")
+        _settle_etc(f"{self.directory}/image/etc")
+
+
+def _make_host_key(directory: str) -> None:
+    for name in os.listdir(directory):
+        if name.startswith("ssh_host_"):
+            os.unlink(f"{directory}/{name}")
+    key = f"{directory}/ssh_host_ed25519_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", HOSTNAME, "-f", key], check=True)
+
+
+def _settle_etc(etc: str) -> None:
+    """Make /etc that of an image: no people, known settings, nobody else who provisions."""
+    system = {
+        name: [line for line in _lines(f"{etc}/{name}") if int(line.split(":")[2]) < 1000 or ":65534:" in line]
+        for name in ("passwd", "group")
+    }
+    system["group"] = [re.sub("[^:]*$", "", line) for line in system["group"] if not line.startswith("wheel:")]
+    names = {name: {line.split(":")[0] for line in lines} for name, lines in system.items()}
+    for name in ("adm", "sudo"):
+        if name not in names["group"]:
+            system["group"].append(f"{name}:x:{990 + len(name)}:")
+            names["group"].add(name)
+    system["shadow"] = [line for line in _lines(f"{etc}/shadow") if line.split(":")[0] in names["passwd"]]
+    system["gshadow"] = [f"{name}:*::" for name in sorted(names["group"])]
+    for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid"):
+        _write(f"{etc}/{name}", "".join(f"{line}\n" for line in system.get(name, ())))
+        with suppress(FileNotFoundError):
+            os.unlink(f"{etc}/{name}-")
+    shutil.rmtree(f"{etc}/skel", ignore_errors=True)
+    _write(f"{etc}/skel/.profile", "umask 022\n")
+    definitions = [line for line in _lines(f"{etc}/login.defs") if not line.startswith(("HOME_MODE", "UID_MIN"))]
+    _write(f"{etc}/login.defs", "\n".join([*definitions, "UID_MIN 1000", "HOME_MODE 0750", ""]))
+    _write(f"{etc}/hostname", f"{HOSTNAME}\n")
+    if os.path.exists("/usr/sbin/sshd"):
+        _make_host_key(f"{etc}/ssh")
+        shutil.rmtree(f"{etc}/ssh/sshd_config.d", ignore_errors=True)
+        os.makedirs(f"{etc}/ssh/sshd_config.d")
+        _write(f"{etc}/ssh/sshd_config", SSHD_CONFIG)
+    if os.path.exists("/usr/bin/sudo"):
+        shutil.rmtree(f"{etc}/sudoers.d", ignore_errors=True)
+        os.mkdir(f"{etc}/sudoers.d", 0o755)
+        _write(f"{etc}/sudoers", "root ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n")
+    for name in OTHER_AGENTS:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{etc}/systemd/system/{name}")
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read().splitlines()
+    except OSError:
+        return []
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file as a package would have: its mode and owner stay if it was there."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+class Machine:
+    """One machine, made in the calling process, which becomes process 1 of it: fork before and exit after."""
+
+    def __init__(self, image: Image, *, tree: bool) -> None:
+        self.root = f"{image.directory}/root"
+        self._space = f"{image.directory}/machine"
+        mount("machine", self._space, "tmpfs")
+        self.layers = self._mount_tree(image, "/") if image.privileged else self._mount_copies(image)
+        for path in _programs_elsewhere():
+            os.makedirs(self.root + path, exist_ok=True)
+            bind(path, self.root + path)
+        self._mount_run()
+        self._mount_dev()
+        mount("sys", f"{self.root}/sys", "tmpfs")
+        mount("proc", f"{self.root}/proc", "proc")
+        if tree:
+            os.mkdir(f"{self.root}/sysroot")
+            self.layers += self._mount_tree(image, "/sysroot")
+        socket.sethostname(HOSTNAME)
+        add_address("lo", "127.0.0.1")
+        # The platform's sockets are bound before the interface has the addresses.
+        with open("/proc/sys/net/ipv4/ip_nonlocal_bind", "w", encoding="ascii") as switch:
+            switch.write("1")
+
+    def _mount_tree(self, image: Image, place: str) -> list[Layer]:
+        upper, work = f"{self._space}/upper{len(place)}", f"{self._space}/work{len(place)}"
+        os.mkdir(upper)
+        os.mkdir(work)
+        lowers = (f"{image.directory}/image", "/")
+        options = f"lowerdir={':'.join(lowers)},upperdir={upper},workdir={work}"
+        mount("tree", self.root + place, "overlay", options=options)
+        return [Layer(place, upper, lowers)]
+
+    def _mount_copies(self, image: Image) -> list[Layer]:
+        mount("root", self.root, "tmpfs")
+        layers = []
+        for entry in sorted(os.scandir("/"), key=lambda entry: entry.name):
+            place = f"{self.root}/{entry.name}"
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), place)
+                continue
+            if not entry.is_dir():
+                continue
+            os.mkdir(place)
+            own = f"{image.directory}/image/{entry.name}"
+            if os.path.isdir(own):
+                shutil.copytree(own, place, symlinks=True, dirs_exist_ok=True)
+                layers.append(Layer(f"/{entry.name}", place, (own,)))
+            elif entry.name not in ("dev", "proc", "run", "sys"):
+                bind(entry.path, place)
+        return layers
+
+    def _mount_run(self) -> None:
+        run, nothing = f"{self._space}/run", f"{self._space}/nothing"
+        os.mkdir(run)
+        os.mkdir(nothing)
+        bind(run, f"{self.root}/run")
+        self.layers.append(Layer("/run", run, (nothing,)))
+
+    def _mount_dev(self) -> None:
+        dev = f"{self.root}/dev"
+        mount("dev", dev, "tmpfs", options="mode=755")
+        for name in DEVICES:
+            self._show_device(f"/dev/{name}", f"/dev/{name}")
+        os.mkdir(f"{dev}/pts")
+        mount("devpts", f"{dev}/pts", "devpts", options="newinstance,ptmxmode=0666")
+        os.symlink("pts/ptmx", f"{dev}/ptmx")
+        os.symlink("/proc/self/fd", f"{dev}/fd")
+        self._console, terminal = os.openpty()
+        tty.setraw(terminal)
+        self._show_device(os.ttyname(terminal), "/dev/console")
+
+    def _show_device(self, device: str, place: str) -> None:
+        with open(self.root + place, "x", encoding="ascii"):
+            pass
+        bind(device, self.root + place)
+
+    # -- what a case can ask for -----------------------------------------------------------------------------------
+
+    def show_firmware(self, kind: str, vm_id: str) -> None:
+        """Show what the kernel tells of the firmware of an Azure VM of a generation, or of another machine."""
+        sys_ = f"{self.root}/sys"
+        shutil.rmtree(f"{sys_}/class", ignore_errors=True)
+        shutil.rmtree(f"{sys_}/firmware", ignore_errors=True)
+        uuid = {"gen1": swap_byte_order(vm_id), "elsewhere": "4c4c4544-0042-3510-8054-b7c04f564433"}.get(kind, vm_id)
+        tag = "Chassis Asset Tag" if kind == "elsewhere" else AZURE_CHASSIS_ASSET_TAG
+        if kind != "none":
+            _write(f"{sys_}/class/dmi/id/product_uuid", f"{uuid}\n")
+            _write(f"{sys_}/class/dmi/id/chassis_asset_tag", f"{tag}\n")
+        if kind == "gen2":
+            os.makedirs(f"{sys_}/firmware/efi")
+
+    def insert_disc(self, image: str) -> None:
+        """Show an image file as the block device /dev/sr0, by way of a loop device."""
+        try:
+            with open("/dev/loop-control", "rb") as control, open(image, "rb") as contents:
+                loop = f"/dev/loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
+                # Kept open: it frees itself when this process, its last user, ends.
+                device = os.open(loop, os.O_RDONLY | os.O_CLOEXEC)
+                fcntl.ioctl(device, LOOP_SET_FD, contents.fileno())
+                fcntl.ioctl(device, LOOP_SET_STATUS64, LOOP_INFO.pack(*[0] * 8, LO_FLAGS_AUTOCLEAR, *[b""] * 3, 0, 0))
+        except OSError as error:
+            raise Unavailable(f"no loop device: {error}") from error
+        self._show_device(loop, "/dev/sr0")
+
+    def raise_interface(self) -> None:
+        """Give the interface the platform's addresses, as the routes that come with the first DHCP lease do."""
+        add_address("lo:1", WIRESERVER)
+        add_address("lo:2", IMDS)
+
+    def read_console(self) -> str:
+        """Return what was written to the serial console since the last time."""
+        os.set_blocking(self._console, False)
+        text = b""
+        with suppress(BlockingIOError):
+            while piece := os.read(self._console, 4096):
+                text += piece
+        return text.decode(errors="replace")
+
+
+def _programs_elsewhere() -> list[str]:
+    """Return where the interpreter and the program are, if they are on file systems that an overlay does not show."""
+    paths = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(minprov.__file__))}
+    return sorted(path for path in paths if os.stat(path).st_dev != os.stat("/").st_dev)
+
+
+def leave_this_machine() -> None:
+    """Get namespaces of one's own: the next child is process 1 of a machine that has nothing yet."""
+    unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWPID)
