@@ -16,8 +16,15 @@ WAIT = 120  # seconds
 
 
 async def inspect(system: System, action: CheckProxyAgent) -> Inspection:
-    """Look for the binary; only the agent itself can tell whether it is ready."""
-    return Inspection(None, "installed" if system.find(AGENT) else "not installed")
+    """Ask the agent whether it is ready."""
+    agent = system.find(AGENT)
+    if agent is None:
+        return Inspection(False, "not installed")
+    try:
+        await system.run([agent, "--status"])
+    except ProvisioningError:
+        return Inspection(False, "not ready")
+    return Inspection(True, "ready")
 
 
 async def converge(system: System, action: CheckProxyAgent) -> None:
