@@ -52,7 +52,13 @@ async def converge(system: System, action: EnsureUser) -> None:
         account = None
     if account is None:
         await system.replace(action.journal, action.username.encode(), mode=0o600)
-        await _create(system, action)
+        try:
+            await _create(system, action)
+        except ProvisioningError:
+            # Nothing was made: the journal must not be there when somebody else makes an account of that name.
+            if await find_user(system, action.username) is None:
+                await system.remove(action.journal)
+            raise
         account = await find_user(system, action.username)
         if account is None:
             raise ProvisioningError(Reason.READ_BACK, detail="the account was not created")
