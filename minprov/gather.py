@@ -48,6 +48,7 @@ MEDIA_FAULTS = frozenset(
         Reason.MEDIA_UNREADABLE,
         Reason.MEDIA_CORRUPT,
         Reason.MEDIA_UNSUPPORTED,
+        Reason.OVF_FOREIGN,
         Reason.NOT_PERMITTED,
     }
 )
