@@ -20,7 +20,7 @@ from minprov.imds import fetch_instance
 from minprov.media import find_media
 from minprov.model import GoalState, InstanceMetadata
 from minprov.ovf import parse_ovf_env, redact
-from minprov.plan import Evidence, is_complete
+from minprov.plan import Evidence, is_complete, needs_source
 from minprov.result import Result, Source, SourceState
 from minprov.system import in_thread
 from minprov.timeline import Timeline
@@ -116,6 +116,8 @@ class Sources:
             raise self._media_error
         if media and media.ovf and is_complete(media.ovf, self._options):
             return media
+        if not needs_source(self._options):
+            return media or Evidence()
         with self._timeline.waiting("IMDS"):
             instance = await asyncio.shield(self._instance)
         if media or instance:

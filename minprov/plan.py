@@ -93,6 +93,12 @@ def is_complete(ovf: OvfEnv, options: Options) -> bool:
     return ovf.username is not None and has_credentials and every_key_has_a_value
 
 
+def needs_source(options: Options) -> bool:
+    """Tell whether anything is to be done that only a source can tell of; if not, Ready is all there is to report."""
+    told = (options.hostname, options.user, options.password, options.ssh_keys, options.sudo, options.custom_data)
+    return any(policy is not Policy.OFF for policy in told)
+
+
 def plan_provisioning(evidence: Evidence, options: Options, *, salt: str) -> Plan:
     """Return the plan for this evidence.
 
