@@ -169,7 +169,8 @@ def _normalise(keys: tuple[SshPublicKey, ...]) -> tuple[str, ...]:
     normalised: dict[str, None] = {}
     for index, key in enumerate(keys):
         if key.value is not None:
-            normalised.update(dict.fromkeys(normalise_keys(key.value, where=f"key {index} for {key.path}")))
+            where = f"key {index} for {key.path}" if key.path else f"key {index}"
+            normalised.update(dict.fromkeys(normalise_keys(key.value, where=where)))
     return tuple(normalised)
 
 
