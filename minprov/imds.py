@@ -40,6 +40,7 @@ BOOLEANS = {"true": True, "false": False}
 FINAL_STATUSES = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED}
 )
+UNCHANGING_FAULTS = frozenset({Reason.INVALID_HOSTNAME, Reason.INVALID_USERNAME})
 GONE_LIMIT = 70.0  # seconds for which the documentation says to retry a 410
 IMDS = Endpoint(
     name="IMDS",
@@ -101,8 +102,9 @@ async def fetch_instance(transport: Transport, base_url: str, *, deadline: float
                 refusal.final = time.monotonic() - gone_since > GONE_LIMIT
             raise
         except ProvisioningError as error:
-            # Empty and truncated answers with status 200 have been seen to be followed by good ones.
-            raise AttemptFailed(error) from error
+            # Empty and truncated answers with status 200 have been seen to be followed by good ones; not so names that
+            # break a rule, which are what the VM was created with.
+            raise AttemptFailed(error, final=error.reason in UNCHANGING_FAULTS) from error
 
     return await retry(ask, deadline=deadline)
 
