@@ -27,6 +27,8 @@ async def inspect(system: System, action: ConfigureSshd) -> Inspection:
     sshd = system.own_tool("sshd")
     if sshd is None:
         return Inspection(True, "sshd is not installed")
+    if not system.live:
+        return await _inspect_tree(system, action)
     if not system.exists(PRIVILEGE_SEPARATION_DIRECTORY):
         return Inspection(None, "not known before sshd has run")
     try:
@@ -45,19 +47,40 @@ async def converge(system: System, action: ConfigureSshd) -> None:
     sshd = system.own_tool("sshd")
     if sshd is None:
         return
-    os.makedirs(system.path(PRIVILEGE_SEPARATION_DIRECTORY), 0o755, exist_ok=True)
+    if not system.live:
+        await system.replace(action.drop_in, _contents(action), mode=0o644)
+        await _include_first(system, action.drop_in)
+        return
+    os.makedirs(PRIVILEGE_SEPARATION_DIRECTORY, 0o755, exist_ok=True)
     if await _effective(system, sshd, action) == _value(action):
         return
-    contents = f"# Written by minprov: the platform says so for this VM.\nPasswordAuthentication {_value(action)}\n"
-    await system.replace(action.drop_in, contents.encode(), mode=0o644)
+    await system.replace(action.drop_in, _contents(action), mode=0o644)
     if await _effective(system, sshd, action) != _value(action):
         await _include_first(system, action.drop_in)
-    if system.live:
-        _reload()
+    _reload()
+
+
+async def _inspect_tree(system: System, action: ConfigureSshd) -> Inspection:
+    """Look for the drop-in, and that it comes first.
+
+    A tree's sshd may be for another architecture, and has no /dev to run with: what it would say cannot be asked.
+    """
+    in_place = await system.read(action.drop_in) == _contents(action)
+    comes_first = (await system.read(CONFIG) or b"").startswith(_include(action.drop_in))
+    return Inspection(in_place and comes_first, "drop-in" if in_place and comes_first else "no drop-in")
 
 
 def _value(action: ConfigureSshd) -> str:
     return "yes" if action.password_authentication else "no"
+
+
+def _contents(action: ConfigureSshd) -> bytes:
+    comment = "# Written by minprov: the platform says so for this VM.\n"
+    return f"{comment}PasswordAuthentication {_value(action)}\n".encode()
+
+
+def _include(drop_in: str) -> bytes:
+    return f"Include {drop_in}\n".encode()
 
 
 async def _effective(system: System, sshd: list[str], action: ConfigureSshd) -> str:
@@ -71,10 +94,10 @@ async def _effective(system: System, sshd: list[str], action: ConfigureSshd) -> 
 async def _include_first(system: System, drop_in: str) -> None:
     """Put the drop-in before all else, since the first value wins: the image's configuration does not include it."""
     config = await system.read(CONFIG)
-    if config is None:
+    if config is None or config.startswith(_include(drop_in)):
         return
     mode = stat.S_IMODE(os.stat(system.path(CONFIG)).st_mode)
-    await system.replace(CONFIG, f"Include {drop_in}\n".encode() + config, mode=mode)
+    await system.replace(CONFIG, _include(drop_in) + config, mode=mode)
 
 
 def _reload() -> None:
