@@ -18,7 +18,7 @@ demo: $(VENV)/.ready  ## provision, dry, on the emulated platform
 	$(BIN)/python -m minprov --dry-run --emulated
 
 test: $(VENV)/.ready  ## the test suite: as root all of it, else the unprivileged part
-	-@[ "$$(id -u)" -ne 0 ] || tests/ensure-packages tests/apt-packages.txt
+	-@[ "$$(id -u)" -ne 0 ] || { tests/ensure-packages tests/apt-packages.txt && tests/make-busybox; }
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.ready  ## lint and types
