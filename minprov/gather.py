@@ -201,6 +201,18 @@ class Sources:
         return goal_state
 
 
+async def find_drive(options: Options) -> str | None:
+    """Return the drive with the provisioning media, if it is still in there."""
+
+    def find() -> str | None:
+        return find_media(options.media, wait=0.0, accept=parse_ovf_env).device
+
+    with suppress(ProvisioningError, ChildProcessError, TimeoutError):
+        async with asyncio.timeout(MEDIA_LIMIT):
+            return await apart(find)
+    return None
+
+
 @asynccontextmanager
 async def open_transport(timeline: Timeline) -> AsyncIterator[Transport]:
     """Load the HTTP client beside the event loop and open a session."""

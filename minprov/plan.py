@@ -115,6 +115,11 @@ def plan_provisioning(evidence: Evidence, options: Options, *, salt: str) -> Pla
     )
 
 
+def plan_ejection(device: str, options: Options) -> Step:
+    """Return the step that gives the disc back, which is due once everything else is on record as applied."""
+    return Step("eject-media", device, options.eject, EjectMedia(device=device))
+
+
 def _refuse_preprovisioned(evidence: Evidence) -> None:
     # A pooled VM has the pool's identity now and gets its own later; see cloud-init's DataSourceAzure.py.
     ovf, instance = evidence.ovf, evidence.instance
@@ -201,7 +206,7 @@ def _plan_steps(properties: Properties, evidence: Evidence, options: Options, sa
         yield from _plan_account(properties.username.value, properties, options, salt)
     yield from _plan_documents(properties, evidence, options)
     if evidence.device:
-        yield Step("eject-media", evidence.device, options.eject, EjectMedia(device=evidence.device))
+        yield plan_ejection(evidence.device, options)
 
 
 def _plan_account(username: str, properties: Properties, options: Options, salt: str) -> Iterator[Step]:

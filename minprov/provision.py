@@ -21,9 +21,9 @@ from minprov.apply import apply, first_required_failure, preview
 from minprov.coexistence import refuse_other_provisioners
 from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
-from minprov.gather import Sources, open_transport
+from minprov.gather import Sources, find_drive, open_transport
 from minprov.identity import Identity
-from minprov.plan import Evidence, Plan, Step, plan_provisioning
+from minprov.plan import Evidence, Plan, Step, plan_ejection, plan_provisioning
 from minprov.report import encode_failure, encode_success
 from minprov.result import Outcome, Result
 from minprov.shacrypt import new_salt
@@ -99,19 +99,20 @@ class Run:
         self._make_state_directory()
         refuse_other_provisioners(self._system, self._options.other_provisioners)
         if not force and self._holds(state.APPLIED):
-            logger.info("applied by an earlier run: only the report is due")
             async with open_transport(self._timeline) as transport:
-                await self._tell_ready(transport, None)
-            self.result.outcome = Outcome.ALREADY_PROVISIONED
+                await self._finish_earlier_run(transport)
             return
         async with Sources(self._options, self.result, self._timeline, deadline=self._deadline) as sources:
             early = await sources.enough()
-            if self._identity.dmi_uuid is None and not state.is_empty(self._state_dir):
-                # Only IMDS knows whether this is the VM that was provisioned, or a captured image on another one.
+            if self._identity.dmi_uuid is None:
+                # Only IMDS knows which VM this is, and so whether there is anything to do.
                 early = await sources.all(early)
                 self._identify(early)
                 if not force and self._holds(state.READY):
                     self.result.outcome = Outcome.ALREADY_PROVISIONED
+                    return
+                if not force and self._holds(state.APPLIED):
+                    await self._finish_earlier_run(await sources.transport())
                     return
             plan = self._plan(early)
             await self._apply(plan.steps)
@@ -122,8 +123,16 @@ class Run:
             transport = await sources.transport()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._tell_ready(transport, sources))
-                group.create_task(self._eject(plan))
+                group.create_task(self._eject(evidence.device))
         self.result.outcome = Outcome.PROVISIONED
+
+    async def _finish_earlier_run(self, transport: Transport) -> None:
+        """Do what a run has left to do that was ended once everything had been applied."""
+        logger.info("applied by an earlier run: only the report is due")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_ready(transport, None))
+            group.create_task(self._eject(await find_drive(self._options)))
+        self.result.outcome = Outcome.ALREADY_PROVISIONED
 
     async def _preview(self) -> None:
         async with Sources(self._options, self.result, self._timeline, deadline=self._deadline) as sources:
@@ -155,12 +164,13 @@ class Run:
         if error := first_required_failure(self.result.actions):
             raise error
 
-    async def _eject(self, plan: Plan) -> None:
+    async def _eject(self, device: str | None) -> None:
         """Eject once the marker is on disk: a run killed before that needs the disc again."""
-        steps = [step for step in plan.steps if isinstance(step.action, EjectMedia)]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(EJECT_LIMIT):
-                self.result.actions += await apply(steps, self._system, self._timeline)
+        if device:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EJECT_LIMIT):
+                    steps = [plan_ejection(device, self._options)]
+                    self.result.actions += await apply(steps, self._system, self._timeline)
 
     async def _tell_ready(self, transport: Transport, sources: Sources | None) -> None:
         goal_state = await sources.goal_state(GOAL_STATE_GRACE) if sources else None
