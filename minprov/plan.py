@@ -225,7 +225,8 @@ def _plan_account(username: str, properties: Properties, options: Options, salt:
     if keys:
         write_keys = WriteAuthorizedKeys(username=username, keys=keys.value)
         yield Step("write-authorized-keys", f"~{username}/.ssh/authorized_keys", options.ssh_keys, write_keys)
-    yield Step("ensure-host-keys", "/etc/ssh", options.host_keys, EnsureHostKeys())
+    host_keys = EnsureHostKeys(journal=f"{options.state_dir}/creating-host-keys")
+    yield Step("ensure-host-keys", "/etc/ssh", options.host_keys, host_keys)
     allowed = _allow_password_login(properties)
     if allowed is not None:
         sshd = ConfigureSshd(username=username, password_authentication=allowed, drop_in=options.sshd_drop_in)
