@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minprov import __version__, announce, state
@@ -24,6 +25,7 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.gather import Sources, find_drive, open_transport
 from minprov.identity import Identity
 from minprov.plan import Evidence, Plan, Step, plan_ejection, plan_provisioning
+from minprov.properties.user import clear_up_after_killed_tools
 from minprov.report import encode_failure, encode_success
 from minprov.result import Outcome, Result
 from minprov.shacrypt import new_salt
@@ -66,6 +68,7 @@ class Run:
         self._salt = new_salt()
         self._terminated = False
         self._work: asyncio.Task[None] | None = None
+        self._drive: str | None = None
         self.result = Result(vm_id=identity.vm_id, spans=self._timeline.spans)
 
     async def provision(self, *, force: bool = False) -> Result:
@@ -97,6 +100,7 @@ class Run:
 
     async def _provision(self, *, force: bool) -> None:
         self._make_state_directory()
+        clear_up_after_killed_tools(self._system)
         refuse_other_provisioners(self._system, self._options.other_provisioners)
         if not force and self._holds(state.APPLIED):
             async with open_transport(self._timeline) as transport:
@@ -120,18 +124,15 @@ class Run:
             if evidence != early:
                 await self._apply(self._plan(evidence).beyond(plan))
             await self._record(state.APPLIED)
-            transport = await sources.transport()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._tell_ready(transport, sources))
-                group.create_task(self._eject(evidence.device))
+            await self._tell_ready(await sources.transport(), sources)
+            self._drive = evidence.device
         self.result.outcome = Outcome.PROVISIONED
 
     async def _finish_earlier_run(self, transport: Transport) -> None:
         """Do what a run has left to do that was ended once everything had been applied."""
         logger.info("applied by an earlier run: only the report is due")
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell_ready(transport, None))
-            group.create_task(self._eject(await find_drive(self._options)))
+        await self._tell_ready(transport, None)
+        self._drive = await find_drive(self._options)
         self.result.outcome = Outcome.ALREADY_PROVISIONED
 
     async def _preview(self) -> None:
@@ -164,14 +165,6 @@ class Run:
         if error := first_required_failure(self.result.actions):
             raise error
 
-    async def _eject(self, device: str | None) -> None:
-        """Eject once the marker is on disk: a run killed before that needs the disc again."""
-        if device:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(EJECT_LIMIT):
-                    steps = [plan_ejection(device, self._options)]
-                    self.result.actions += await apply(steps, self._system, self._timeline)
-
     async def _tell_ready(self, transport: Transport, sources: Sources | None) -> None:
         goal_state = await sources.goal_state(GOAL_STATE_GRACE) if sources else None
         # The host collects the pool when it gets the health report, and nothing that is written later.
@@ -184,17 +177,35 @@ class Run:
         except ProvisioningError as error:
             raise ProvisioningError(Reason.REPORT_FAILED, cause=error.reason.phrase, **error.data) from error
         self._note_delivery("Ready", delivery)
-        await self._record(state.READY)
 
     async def _conclude(self) -> None:
         """Tell how the run ended on every channel that has not been told yet."""
         if self.result.error is not None:
             await self._tell_failure(self.result.error)
-        await announce.store_report(self._system, self._options, self.result)
-        if self.result.error is None:
-            reported = f", {self.result.reported} reported" if self.result.reported else ""
-            seconds = self._timeline.now_ms() / 1000
-            await announce.write_console(self._options, f"{self.result.outcome.value}{reported} in {seconds:.1f} s")
+            await announce.store_report(self._system, self._options, self.result)
+        elif self.result.reported:
+            await self._eject()
+            await announce.store_report(self._system, self._options, self.result)
+            # Last of all: with this on record, no further run will do what this one has left undone.
+            try:
+                await self._record(state.READY)
+            except ProvisioningError as error:
+                logger.warning("the next run will report Ready again: %s", error)
+            line = f"{self.result.outcome.value}, Ready reported in {self._timeline.now_ms() / 1000:.1f} s"
+            await announce.write_console(self._options, line)
+
+    async def _eject(self) -> None:
+        """Give the disc back, which has the password on it, once there is nothing more that it is needed for."""
+        if self._drive is None:
+            return
+
+        async def eject(step: Step) -> None:
+            self.result.actions += await apply([step], self._system, self._timeline)
+
+        try:
+            await self._stoppable(eject(plan_ejection(self._drive, self._options)), limit=EJECT_LIMIT)
+        except* Exception as failures:
+            logger.warning("disc not ejected: %s", _first(failures))
 
     async def _tell_failure(self, error: ProvisioningError) -> None:
         """Tell of a failure, the surest channels first; what goes wrong here is logged and no more."""
@@ -271,9 +282,10 @@ class Run:
             logger.critical("unhandled exception", exc_info=defects)
             self.result.error = ProvisioningError(Reason.INTERNAL, exception=type(_first(defects)).__name__)
 
-    async def _stoppable(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what may take long until it ends, or is ended by the deadline or by `terminate`."""
-        async with asyncio.timeout_at(self._deadline), asyncio.TaskGroup() as group:
+    async def _stoppable(self, work: Coroutine[Any, Any, None], *, limit: float = math.inf) -> None:
+        """Run what may take long until it ends, or is ended by the deadline, a limit in seconds, or `terminate`."""
+        deadline = min(self._deadline, asyncio.get_running_loop().time() + limit)
+        async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as group:
             self._work = group.create_task(work)
             if self._terminated:
                 self._work.cancel()

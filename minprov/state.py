@@ -1,7 +1,7 @@
 """What earlier runs left: two facts for each VM id, and the last report.
 
     DIR/applied/<uuid>     every required property was applied and read back
-    DIR/ready/<uuid>       the platform accepted the Ready report
+    DIR/ready/<uuid>       the platform accepted the Ready report, and nothing is left to do
     DIR/report.json        the last run's report
 
 A fact is an empty file, so it is there or it is not. It is named by the machine's UUID, so that a captured or cloned

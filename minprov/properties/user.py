@@ -6,22 +6,22 @@ that a run killed half way leaves no half copied one; it also serves adopted acc
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from minprov.accounts import Account, existing_groups, find_account, groups_of, home_mode, uid_min
 from minprov.actions import EnsureUser
 from minprov.errors import ProvisioningError, Reason
 from minprov.properties.inspection import Inspection
 from minprov.system import System, file_error, in_thread, sync
-from minprov.timeline import boot_time
 
 PASSWD, GROUP, LOGIN_DEFS, SKELETON = "/etc/passwd", "/etc/group", "/etc/login.defs", "/etc/skel"
 FALLBACK_SHELL = "/bin/sh"
-# shadow-utils takes a lock file for as long as the process named in it exists; after a power cut that may be any.
-LOCKS = tuple(f"/etc/{name}.lock" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"))
+DATABASE = ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")
 
 
 async def inspect(system: System, action: EnsureUser) -> Inspection:
@@ -45,7 +45,6 @@ async def inspect(system: System, action: EnsureUser) -> Inspection:
 
 async def converge(system: System, action: EnsureUser) -> None:
     """Create the account, or give an existing one what it lacks; its password is left as it is."""
-    await in_thread(_remove_stale_locks, system)
     account = await find_user(system, action.username)
     if account is not None and await _was_killed_while_creating(system, action):
         await _delete(system, action.username)
@@ -70,6 +69,25 @@ async def converge(system: System, action: EnsureUser) -> None:
         raise file_error(error, account.home) from error
     await system.restore_label(account.home)
     await system.remove(action.journal)
+
+
+def clear_up_after_killed_tools(system: System) -> None:
+    """Remove the lock and temporary files of account tools, unless one is at work.
+
+    They would be in the way of the next: shadow-utils respects a lock for as long as there is a process with the number
+    in it, and after a power cut that may be any; busybox waits for its temporary file to go away, and then gives up.
+    Whether a tool is at work is told by the locks that the kernel gives back: shadow-utils' on .pwd.lock, busybox's on
+    the file itself.
+    """
+    with suppress(OSError), ExitStack() as stack:
+        etc = system.path("/etc")
+        for name in (".pwd.lock", *DATABASE):
+            with suppress(FileNotFoundError):
+                file = stack.enter_context(open(f"{etc}/{name}", "rb"))
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        for name in os.listdir(etc):
+            if re.fullmatch(rf"({'|'.join(DATABASE)})(\.lock|\.\d+|\+)", name):
+                os.unlink(f"{etc}/{name}")
 
 
 async def find_user(system: System, username: str) -> Account | None:
@@ -105,7 +123,7 @@ async def _delete(system: System, username: str) -> None:
     if userdel := system.account_tool("userdel"):
         await system.run([*userdel, "--", username])
     elif deluser := system.own_tool("deluser", "busybox deluser"):
-        await system.run([*deluser, "--", username])
+        await system.run([*deluser, username])  # busybox's takes "--" for one name more
 
 
 async def _join(system: System, username: str, groups: list[str]) -> None:
@@ -180,13 +198,3 @@ def _hand_over(path: str, account: Account) -> None:
     os.chown(path, account.uid, account.gid, follow_symlinks=False)
     if stat.S_IFMT(os.lstat(path).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
         sync(path)  # the skeleton's files must not come out empty after a power cut
-
-
-def _remove_stale_locks(system: System) -> None:
-    if not system.live:
-        return
-    booted = boot_time()
-    for lock in LOCKS:
-        with suppress(FileNotFoundError):
-            if os.stat(lock).st_mtime < booted:
-                os.unlink(lock)
