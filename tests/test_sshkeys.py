@@ -58,6 +58,10 @@ def blob_of(line: str) -> bytes:
 
 
 P256_POINT = blob_of(PUBLIC["ecdsa-256"])[-65:]
+P521 = 2**521 - 1
+P521_POINT = blob_of(PUBLIC["ecdsa-521"])[-133:]
+# The same point, with a coordinate that is not reduced: 66 bytes have room for x + p.
+P521_UNREDUCED = b"\4" + (int.from_bytes(P521_POINT[1:67], "big") + P521).to_bytes(66, "big") + P521_POINT[67:]
 SECURITY_KEYS = [
     line_of(b"sk-ssh-ed25519@openssh.com", blob_of(ED25519)[-32:], b"ssh:"),
     line_of(b"sk-ecdsa-sha2-nistp256@openssh.com", b"nistp256", P256_POINT, b"ssh:work"),
@@ -227,6 +231,8 @@ def changed(line: str, *, at: int, byte: int) -> str:
         (line_of(b"ecdsa-sha2-nistp256", b"nistp256", P256_POINT[:-1]), "incomplete"),
         (line_of(b"ecdsa-sha2-nistp256", b"nistp256", b"\4" + b"\xff" * 64), "not on the curve"),
         (line_of(b"ecdsa-sha2-nistp256", b"nistp256", b"\4" + bytes(64)), "not on the curve"),
+        (line_of(b"ecdsa-sha2-nistp521", b"nistp521", P521_UNREDUCED), "not on the curve"),
+        (f"{ED25519}\nAAAA", "not an OpenSSH"),
         (changed(PUBLIC["ecdsa-256"], at=-1, byte=0), "not on the curve"),
         (changed(PUBLIC["ecdsa-384"], at=-1, byte=0), "not on the curve"),
         (changed(PUBLIC["ecdsa-521"], at=-1, byte=0), "not on the curve"),
