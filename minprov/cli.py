@@ -29,6 +29,7 @@ OFF_AZURE_LIMIT = 0.8
 """Seconds a dry run asks for IMDS at its own address on a machine whose firmware does not name Azure."""
 KILL_GRACE = 9.0
 """Seconds after the deadline at which the process is ended, come what may."""
+LOG_FORMAT = "minprov: %(message)s"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 JOURNAL_PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}  # sd-daemon(3)
 # Flags that are settings, by the name that both have.
@@ -175,18 +176,15 @@ def _new_event_loop(choice: Loop) -> asyncio.AbstractEventLoop:
 
 
 def _set_up_logging(level: str) -> None:
-    prefix = ""
-    if "JOURNAL_STREAM" in os.environ:
-        logging.setLogRecordFactory(_JournalRecord)
-        prefix = "<%(priority)d>"
-    level = os.environ.get("SYSTEMD_LOG_LEVEL", level).upper()
-    logging.basicConfig(format=f"{prefix}minprov: %(message)s", level=level if level.lower() in LOG_LEVELS else "INFO")
+    level = os.environ.get("SYSTEMD_LOG_LEVEL", level)
+    handler = logging.StreamHandler()
+    handler.setFormatter((_JournalFormatter if "JOURNAL_STREAM" in os.environ else logging.Formatter)(LOG_FORMAT))
+    logging.basicConfig(handlers=[handler], level=level.upper() if level in LOG_LEVELS else "INFO")
 
 
-class _JournalRecord(logging.LogRecord):
-    @property
-    def priority(self) -> int:
-        return JOURNAL_PRIORITIES.get(self.levelname, 6)
+class _JournalFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{JOURNAL_PRIORITIES.get(record.levelname, 6)}>{super().format(record)}"
 
 
 def _read_report(flags: dict[str, Any]) -> dict[str, Any]:

@@ -229,3 +229,14 @@ def test_a_trial_on_the_emulated_platform_tells_neither_console_nor_host(whole: 
         assert whole.pool.read_bytes() == b""
 
     on(Emulator(), test)
+
+
+def test_the_journal_is_told_how_severe_a_line_is(whole: WholeRun) -> None:
+    async def test(platform: Emulator) -> None:
+        run = await ended(await whole.start(platform, env={"JOURNAL_STREAM": "8:1"}))
+        assert run.status == 0
+        lines = run.stderr.splitlines()
+        assert "<6>minprov: Ready reported: channel=xml attempts=1" in lines
+        assert all(line.startswith(("<6>minprov: ", "<7>minprov: ")) for line in lines)
+
+    on(Emulator(), test)
