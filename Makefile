@@ -50,7 +50,7 @@ fuzz: $(VENV)/.ready  ## fuzz the readers of the media for half an hour, guided 
 
 bench: $(VENV)/.ready  ## measure start-up against `import aiohttp`, in one run
 	$(BIN)/python -m compileall -q minprov
-	$(BIN)/python bench/startup.py
+	$(BIN)/python -m bench.startup
 
 clean:
 	rm -rf $(VENV) build dist
