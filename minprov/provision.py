@@ -108,8 +108,8 @@ class Run:
             return
         async with Sources(self._options, self.result, self._timeline, deadline=self._deadline) as sources:
             early = await sources.enough()
-            if self._identity.dmi_uuid is None:
-                # Only IMDS knows which VM this is, and so whether there is anything to do.
+            if self._identity.dmi_uuid is None and not state.is_empty(self._state_dir):
+                # Only IMDS knows whether this is the VM that was provisioned, or another with a captured image.
                 early = await sources.all(early)
                 self._identify(early)
                 if not force and self._holds(state.READY):
