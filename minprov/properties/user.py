@@ -110,6 +110,8 @@ async def _create(system: System, action: EnsureUser) -> None:
     if useradd := system.account_tool("useradd"):
         has_group = username in existing_groups(await system.read_text(GROUP))
         group = ["--gid", username] if has_group else ["--user-group"]
+        if joined := await _lacking_groups(system, action):
+            group += ["--groups", ",".join(joined)]
         # "*" keeps the account open to key logins where sshd has `UsePAM no`; useradd's own "!" means locked to it.
         await system.run([*useradd, "--no-create-home", "--shell", shell, "--password", "*", *group, "--", username])
     elif adduser := system.own_tool("adduser", "busybox adduser"):
