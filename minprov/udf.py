@@ -101,7 +101,11 @@ def _mount(disc: Disc) -> tuple[_Volume, _Entry]:
 
 
 def _sequences(disc: Disc) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield block size and extent of each volume descriptor sequence that an anchor names: 3/8.4.2.1, 3/10.2."""
+    """Yield block size and extent of each volume descriptor sequence that an anchor names: 3/8.4.2.1, 3/10.2.
+
+    Raises in the end the error of an anchor that could not be read: it is why the others were not enough.
+    """
+    unreadable = None
     for from_start, back in ((True, 256), (False, 0), (False, 256)):
         for block_size in BLOCK_SIZES:
             last = disc.size // block_size - 1
@@ -111,11 +115,15 @@ def _sequences(disc: Disc) -> Iterator[tuple[int, tuple[int, int]]]:
             try:
                 anchor = disc.read(block * block_size, 512)
                 _verify(anchor, block, ANCHOR)
-            except ProvisioningError:
+            except ProvisioningError as fault:
+                if fault.reason is Reason.MEDIA_UNREADABLE:
+                    unreadable = fault
                 continue  # that is what the other anchors are for
             main_length, main_block, reserve_length, reserve_block = _ANCHOR.unpack_from(anchor)
             yield block_size, (main_length, main_block)
             yield block_size, (reserve_length, reserve_block)
+    if unreadable:
+        raise unreadable
 
 
 def _prevailing(disc: Disc, block_size: int, length: int, block: int) -> tuple[bytes, dict[int, bytes]]:

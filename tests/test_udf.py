@@ -310,6 +310,10 @@ def test_without_any_anchor_there_is_no_volume() -> None:
     assert "no anchor" in refusal(without(PLAIN, ANCHORS, "erased")).data["fault"]
 
 
+def test_an_anchor_that_cannot_be_read_is_not_said_to_be_missing() -> None:
+    assert refusal(without(PLAIN, ANCHORS, "unreadable")).reason is Reason.MEDIA_UNREADABLE
+
+
 def test_an_unreadable_sector_is_reported_as_such() -> None:
     (root, *_) = tags(PLAIN, FILE_ENTRY)
     fault = refusal(Image(PLAIN, bad=[range(root, root + 1)]))
