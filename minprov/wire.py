@@ -9,7 +9,9 @@ cloud-init (`sources/helpers/azure.py`) and azure-init (`libazureinit/src/goalst
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -96,8 +98,8 @@ async def report_health(
 
     The XML report answers a goal state: the given one serves the first attempt, and each further attempt fetches it
     anew, since a stale incarnation is refused with 410 (afterburn#461). JSON needs none; it is tried once XML was
-    refused for good or failed `ATTEMPTS_BEFORE_JSON` times. Neither is given up before the deadline, since without a
-    report the platform waits 40 minutes for one.
+    refused for good, failed `ATTEMPTS_BEFORE_JSON` times, or took half of the time that was left. Neither is given up
+    before the deadline, since without a report the platform waits 40 minutes for one.
 
     Raises:
         ProvisioningError: the last XML attempt's, when neither channel accepts the report before the deadline.
@@ -108,9 +110,14 @@ async def report_health(
         nonlocal attempts, goal_state
         attempts += 1
         try:
-            current, goal_state = goal_state or await _attempt_goal_state(transport, base_url), None
-            await _post_xml(transport, base_url, current, failure)
+            # When little time is left, one silent server must not take all of it: half is for the second channel.
+            async with asyncio.timeout((deadline - time.monotonic()) / 2):
+                current, goal_state = goal_state or await _attempt_goal_state(transport, base_url), None
+                await _post_xml(transport, base_url, current, failure)
             return Delivery(channel="xml", attempts=attempts)
+        except TimeoutError:
+            detail = "no answer in half of the time that was left"
+            xml_refusal = AttemptFailed(ProvisioningError(Reason.WIRESERVER_TIMEOUT, url=base_url, detail=detail))
         except AttemptFailed as refusal:
             logger.info("health report by XML: %s", refusal.error)
             if not refusal.final and attempts < ATTEMPTS_BEFORE_JSON:

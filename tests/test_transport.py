@@ -203,6 +203,13 @@ def test_json_follows_at_once_where_xml_is_refused_for_good() -> None:
     assert asked == ["goal-state", "health", "provisioning-health"]
 
 
+@pytest.mark.parametrize("silent", ["goal-state", "health"])
+def test_a_channel_that_does_not_answer_leaves_the_other_half_of_the_time(silent: str) -> None:
+    delivery, asked = on_platform(not_ready, f"[[{silent}]]\ndrop = 'stall'\ntimes = 'forever'", limit=2)
+    assert delivery == Delivery("json", 1)
+    assert asked[-2:] == [silent, "provisioning-health"]
+
+
 def test_neither_channel_is_given_up() -> None:
     script = "[[health]]\nstatus = 500\ntimes = 4\n[[provisioning-health]]\nstatus = 500\ntimes = 'forever'"
     delivery, _ = on_platform(ready, script)
