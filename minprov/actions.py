@@ -41,7 +41,7 @@ class EnsureUser(NamedTuple):
     groups: tuple[str, ...]
     allow_system_account: bool
     journal: str
-    """File that names the account while it is being created: a killed run's half-made one is made anew."""
+    """File that names the account while it is worked on: what a killed run leaves half made is made anew."""
 
 
 class SetPassword(NamedTuple):

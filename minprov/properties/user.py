@@ -38,19 +38,20 @@ async def inspect(system: System, action: EnsureUser) -> Inspection:
     faults = [f"not in group {name}" for name in await _lacking_groups(system, action)]
     if fault := _home_fault(system, account):
         faults.append(fault)
-    if await _was_killed_while_creating(system, action):
-        faults.append("left half created by a run that was killed")
+    if await _journal(system, action) in (_creating(action), _joining(action)):
+        faults.append("left half made by a run that was killed")
     return Inspection(not faults, ", ".join([f"uid {account.uid}", *faults]))
 
 
 async def converge(system: System, action: EnsureUser) -> None:
     """Create the account, or give an existing one what it lacks; its password is left as it is."""
     account = await find_user(system, action.username)
-    if account is not None and await _was_killed_while_creating(system, action):
+    left_by_a_killed_run = await _journal(system, action) if account else ""
+    if left_by_a_killed_run == _creating(action):
         await _delete(system, action.username)
         account = None
     if account is None:
-        await system.replace(action.journal, action.username.encode(), mode=0o600)
+        await system.replace(action.journal, _creating(action).encode(), mode=0o600)
         try:
             await _create(system, action)
         except ProvisioningError:
@@ -61,7 +62,9 @@ async def converge(system: System, action: EnsureUser) -> None:
         account = await find_user(system, action.username)
         if account is None:
             raise ProvisioningError(Reason.READ_BACK, detail="the account was not created")
-    await _join(system, action.username, await _lacking_groups(system, action))
+    elif left_by_a_killed_run == _joining(action) or await _lacking_groups(system, action):
+        await system.replace(action.journal, _joining(action).encode(), mode=0o600)
+        await _join(system, action)
     mode = home_mode(await system.read_text(LOGIN_DEFS))
     try:
         await in_thread(_ensure_home, system, account, mode)
@@ -95,13 +98,27 @@ async def find_user(system: System, username: str) -> Account | None:
     return find_account(await system.read_text(PASSWD), username)
 
 
-async def _was_killed_while_creating(system: System, action: EnsureUser) -> bool:
-    return await system.read(action.journal) == action.username.encode()
+async def _journal(system: System, action: EnsureUser) -> str:
+    return await system.read_text(action.journal)
+
+
+def _creating(action: EnsureUser) -> str:
+    """Return what the journal says while an account is made: what a killed run has left of it is made anew."""
+    return action.username
+
+
+def _joining(action: EnsureUser) -> str:
+    """Return what the journal says while an account of the image joins groups: gshadow may not know of it yet."""
+    return f"{action.username} joins groups"
+
+
+async def _wanted_groups(system: System, action: EnsureUser) -> set[str]:
+    return set(action.groups) & existing_groups(await system.read_text(GROUP))
 
 
 async def _lacking_groups(system: System, action: EnsureUser) -> list[str]:
-    database = await system.read_text(GROUP)
-    return sorted((set(action.groups) & existing_groups(database)) - groups_of(database, action.username))
+    joined = groups_of(await system.read_text(GROUP), action.username)
+    return sorted(await _wanted_groups(system, action) - joined)
 
 
 async def _create(system: System, action: EnsureUser) -> None:
@@ -110,13 +127,14 @@ async def _create(system: System, action: EnsureUser) -> None:
     if useradd := system.account_tool("useradd"):
         has_group = username in existing_groups(await system.read_text(GROUP))
         group = ["--gid", username] if has_group else ["--user-group"]
-        if joined := await _lacking_groups(system, action):
-            group += ["--groups", ",".join(joined)]
+        if groups := sorted(await _wanted_groups(system, action)):
+            group += ["--groups", ",".join(groups)]
         # "*" keeps the account open to key logins where sshd has `UsePAM no`; useradd's own "!" means locked to it.
         await system.run([*useradd, "--no-create-home", "--shell", shell, "--password", "*", *group, "--", username])
     elif adduser := system.own_tool("adduser", "busybox adduser"):
         await system.run([*adduser, "-D", "-H", "-s", shell, "--", username])
         await set_password_field(system, username, "*")
+        await _join(system, action)
     else:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="useradd", detail="nor is there busybox adduser")
 
@@ -128,7 +146,9 @@ async def _delete(system: System, username: str) -> None:
         await system.run([*deluser, username])  # busybox's takes "--" for one name more
 
 
-async def _join(system: System, username: str, groups: list[str]) -> None:
+async def _join(system: System, action: EnsureUser) -> None:
+    """Have the account join all its groups, those too that it is in, as far as one can see."""
+    username, groups = action.username, sorted(await _wanted_groups(system, action))
     if not groups:
         return
     if usermod := system.account_tool("usermod"):
