@@ -64,7 +64,10 @@ def _serve(function: Callable[[], object], writer: int) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, LIMIT)
-        os.closerange(0, writer)  # whoever reads the parent's output to its end shall not wait for the child
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(null, standard)  # whoever reads the parent's output to its end shall not wait for the child
+        os.closerange(3, writer)
         os.closerange(writer + 1, MAX_DESCRIPTOR)
         answer: Any
         try:

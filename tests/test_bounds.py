@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -424,6 +425,14 @@ def test_a_call_apart_cannot_touch_what_is_open_here() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(OSError, match="Bad file descriptor"):
         asyncio.run(apart(lambda: os.write(theirs.fileno(), b"x")))
+
+
+def test_a_program_that_a_call_apart_starts_reads_and_writes_nothing_of_ours() -> None:
+    def look() -> tuple[str, int, str]:
+        child = subprocess.run(["cat"], check=False, capture_output=True, text=True)
+        return os.readlink("/proc/self/fd/2"), child.returncode, child.stdout + child.stderr
+
+    assert asyncio.run(apart(look)) == ("/dev/null", 0, "")
 
 
 def test_a_call_apart_that_is_given_up_is_killed(tmp_path: Path) -> None:
