@@ -33,6 +33,12 @@ class SetHostname(NamedTuple):
     hostname: str
 
 
+class PublishHostname(NamedTuple):
+    """Have a DHCP client that started with another name send this one, from which the platform's DNS learns it."""
+
+    hostname: str
+
+
 class EnsureUser(NamedTuple):
     """Create the account with its home directory, or adopt the one the image has."""
 
@@ -104,6 +110,7 @@ class EjectMedia(NamedTuple):
 Action = (
     CheckProxyAgent
     | SetHostname
+    | PublishHostname
     | EnsureUser
     | SetPassword
     | WriteAuthorizedKeys

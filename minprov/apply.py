@@ -22,6 +22,7 @@ from minprov.actions import (
     ExecuteCustomData,
     GrantSudo,
     Policy,
+    PublishHostname,
     SetHostname,
     SetPassword,
     StoreFile,
@@ -37,6 +38,7 @@ from minprov.properties import (
     hostname,
     password,
     proxy_agent,
+    published_hostname,
     sshd,
     stored_file,
     sudo,
@@ -55,6 +57,7 @@ Converge = Callable[[System, Any], Awaitable[None]]
 HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
     CheckProxyAgent: (proxy_agent.inspect, proxy_agent.converge),
     SetHostname: (hostname.inspect, hostname.converge),
+    PublishHostname: (published_hostname.inspect, published_hostname.converge),
     EnsureUser: (user.inspect, user.converge),
     SetPassword: (password.inspect, password.converge),
     WriteAuthorizedKeys: (authorized_keys.inspect, authorized_keys.converge),

@@ -61,6 +61,7 @@ class Options(NamedTuple):
     imds_url: str = "http://169.254.169.254"
     wireserver_url: str = "http://168.63.129.16"
     hostname: Policy = Policy.REQUIRED
+    hostname_publish: Policy = Policy.BEST_EFFORT
     user: Policy = Policy.REQUIRED
     shell: str = "/bin/bash"
     groups: tuple[str, ...] = ("adm", "sudo", "wheel")
@@ -105,6 +106,9 @@ SETTINGS = {
     "sources.imds-url": Setting("imds_url", "Base URL of the metadata service."),
     "sources.wireserver-url": Setting("wireserver_url", "Base URL of WireServer."),
     "hostname.policy": Setting("hostname", "Set the hostname."),
+    "hostname.publish": Setting(
+        "hostname_publish", "Have a DHCP client that started before the hostname was set send it again, after Ready."
+    ),
     "user.policy": Setting("user", "Create or adopt the administrator's account."),
     "user.shell": Setting("shell", "Login shell of a new account; /bin/sh where it does not exist."),
     "user.groups": Setting("groups", "Supplementary groups; those the image does not have are passed over."),

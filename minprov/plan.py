@@ -19,6 +19,7 @@ from minprov.actions import (
     ExecuteCustomData,
     GrantSudo,
     Policy,
+    PublishHostname,
     SetHostname,
     SetPassword,
     StoreFile,
@@ -202,6 +203,7 @@ def _plan_steps(properties: Properties, evidence: Evidence, options: Options, sa
     if properties.hostname:
         hostname = properties.hostname.value
         yield Step("set-hostname", "/etc/hostname", options.hostname, SetHostname(hostname=hostname))
+        yield Step("publish-hostname", "DHCP", options.hostname_publish, PublishHostname(hostname=hostname))
     if properties.username:
         yield from _plan_account(properties.username.value, properties, options, salt)
     yield from _plan_documents(properties, evidence, options)

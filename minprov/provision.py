@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minprov import __version__, announce, state
-from minprov.actions import EjectMedia
+from minprov.actions import EjectMedia, PublishHostname
 from minprov.apply import apply, first_required_failure, preview
 from minprov.coexistence import refuse_other_provisioners
 from minprov.config import Options
@@ -47,6 +47,8 @@ DRY_RUN_GRACE = 1.0
 GOAL_STATE_GRACE = 1.0
 """Seconds Ready waits for the answer that is under way: to ask anew would take no less, and load the platform twice."""
 EJECT_LIMIT = 5.0
+PUBLISH_LIMIT = 15.0
+LATE = (EjectMedia, PublishHostname)
 AGENT = f"minprov/{__version__}"
 UNKNOWN_VM_ID = "00000000-0000-0000-0000-000000000000"
 HEARTBEAT = 10.0
@@ -160,7 +162,7 @@ class Run:
         return plan
 
     async def _apply(self, steps: Sequence[Step]) -> None:
-        now = [step for step in steps if not isinstance(step.action, EjectMedia)]
+        now = [step for step in steps if not isinstance(step.action, LATE)]
         self.result.actions += await apply(now, self._system, self._timeline)
         if error := first_required_failure(self.result.actions):
             raise error
@@ -185,6 +187,7 @@ class Run:
             await announce.store_report(self._system, self._options, self.result)
         elif self.result.reported:
             await self._eject()
+            await self._publish_hostname()
             await announce.store_report(self._system, self._options, self.result)
             # Last of all: with this on record, no further run will do what this one has left undone.
             try:
@@ -196,16 +199,23 @@ class Run:
 
     async def _eject(self) -> None:
         """Give the disc back, which has the password on it, once there is nothing more that it is needed for."""
-        if self._drive is None:
-            return
+        if self._drive is not None:
+            await self._apply_late(plan_ejection(self._drive, self._options), limit=EJECT_LIMIT)
 
-        async def eject(step: Step) -> None:
+    async def _publish_hostname(self) -> None:
+        """Have the hostname sent by DHCP, now that no report is under way: the address may be gone for a moment."""
+        for step in self.result.plan.steps if self.result.plan else ():
+            if isinstance(step.action, PublishHostname):
+                await self._apply_late(step, limit=PUBLISH_LIMIT)
+
+    async def _apply_late(self, step: Step, *, limit: float) -> None:
+        async def apply_step() -> None:
             self.result.actions += await apply([step], self._system, self._timeline)
 
         try:
-            await self._stoppable(eject(plan_ejection(self._drive, self._options)), limit=EJECT_LIMIT)
+            await self._stoppable(apply_step(), limit=limit)
         except* Exception as failures:
-            logger.warning("disc not ejected: %s", _first(failures))
+            logger.warning("%s not done: %s", step.name, _first(failures))
 
     async def _tell_failure(self, error: ProvisioningError) -> None:
         """Tell of a failure, the surest channels first; what goes wrong here is logged and no more."""

@@ -34,7 +34,10 @@ INSTANCE = InstanceMetadata(
 )
 ALL_OFF = Options(
     **dict.fromkeys(
-        ("hostname", "user", "password", "ssh_keys", "host_keys", "sshd", "sudo", "custom_data", "ovf_env", "eject"),
+        (
+            *("hostname", "hostname_publish", "user", "password", "ssh_keys", "host_keys", "sshd", "sudo"),
+            *("custom_data", "ovf_env", "eject"),
+        ),
         Policy.OFF,
     )  # type: ignore[arg-type]  # the values are all of the fields' type
 )

@@ -7,6 +7,7 @@ import socket
 from minprov.actions import SetHostname
 from minprov.errors import ProvisioningError, Reason
 from minprov.properties.inspection import Inspection
+from minprov.properties.published_hostname import note_running_clients
 from minprov.system import System
 
 FILE = "/etc/hostname"
@@ -29,3 +30,4 @@ async def converge(system: System, action: SetHostname) -> None:
             socket.sethostname(action.hostname)
         except OSError as error:
             raise ProvisioningError(Reason.NOT_PERMITTED, call="sethostname", detail=error.strerror) from error
+        await note_running_clients(system)

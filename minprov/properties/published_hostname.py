@@ -1,0 +1,114 @@
+"""The hostname as the platform's DNS learns it: from the requests of the system's DHCP client.
+
+A client that starts after the hostname was set sends it without being told, so mostly there is nothing to do. One that
+had started before has sent the image's name, and is asked for another request. The link is never taken down:
+
+    systemd-networkd   networkctl reconfigure, as renew repeats the old name; the address is gone for a moment
+    NetworkManager     nmcli device modify: of what is active only, nothing is stored; the address stays
+    dhclient           asks for the name with each request, but cannot be told to make one: a second one, on the same
+                       lease and without a script that would touch the link, makes it and ends
+
+Only the link to the platform is of interest to its DNS. Others, and other clients, send the name when they renew.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from minprov.actions import PublishHostname
+from minprov.errors import ProvisioningError, Reason
+from minprov.properties.inspection import Inspection
+from minprov.system import System
+
+NOTE = "/run/minprov/unpublished-hostname"
+"""There while a DHCP client may have sent another name; gone with the next boot, whose first request is right."""
+PID_FILE = "/run/minprov/dhclient.pid"
+SYSTEMD = "/run/systemd/system"  # sd_booted(3)
+# As the kernel names the processes: 15 characters, proc_pid_comm(5).
+CLIENTS = {"systemd-network": "systemd-networkd", "NetworkManager": "NetworkManager", "dhclient": "dhclient"}
+ROUTES = "/proc/net/route"
+# Destinations as that file shows them: WireServer, and the default route.
+DESTINATIONS = ("10813FA8", "00000000")
+
+
+class Client(NamedTuple):
+    """A running DHCP client."""
+
+    name: str
+    argv: list[str]
+
+
+async def note_running_clients(system: System) -> None:
+    """Note that a client which runs when the hostname is set may have sent another one."""
+    if names := ", ".join(sorted({client.name for client in _running_clients()})):
+        await system.replace(NOTE, f"{names}\n".encode(), mode=0o600)
+
+
+async def inspect(system: System, action: PublishHostname) -> Inspection:
+    """Tell whether every DHCP client was started with this hostname or was asked to send it."""
+    if not system.live:
+        return Inspection(True, "left to the running system")
+    if socket.gethostname() != action.hostname:
+        names = ", ".join(sorted({client.name for client in _running_clients()}))
+        return Inspection(not names, f"{names} runs already" if names else "no DHCP client has started")
+    names = (await system.read_text(NOTE)).strip()
+    return Inspection(not names, f"{names} started with another name" if names else "sent with every request")
+
+
+async def converge(system: System, action: PublishHostname) -> None:
+    """Have the clients make another request, and wait for no answer."""
+    link = find_link_to_platform()
+    if link is None:
+        raise ProvisioningError(Reason.READ_BACK, detail="no link has a route to the platform")
+    for client in list(_running_clients()):
+        match client.name:
+            case "systemd-networkd":
+                await system.run(["networkctl", "reconfigure", link])
+            case "NetworkManager":
+                await system.run(["nmcli", "device", "modify", link, "ipv4.dhcp-hostname", action.hostname])
+            case "dhclient" if client.argv[-1] == link:
+                await _run_second_dhclient(system, client, link)
+    await system.remove(NOTE)
+
+
+async def _run_second_dhclient(system: System, client: Client, link: str) -> None:
+    """Make one request for the lease that the first one holds, as dhclient(8) does when it starts with a lease file."""
+    options = dict(itertools.pairwise(client.argv))
+    lease = ["-lf", options["-lf"]] if "-lf" in options else []
+    request = ["dhclient", "-4", "-1", "-sf", "/bin/true", *lease, "-pf", PID_FILE, link]
+    if system.exists(SYSTEMD):
+        # It needs raw sockets, which the sandbox of the unit denies; and what it leaves running ends with its own unit.
+        await system.run(["systemd-run", "--quiet", "--wait", "--collect", *request])
+        return
+    await system.run(request)
+    with suppress(ValueError, ProcessLookupError):
+        os.kill(int(await system.read_text(PID_FILE)), signal.SIGTERM)
+
+
+def find_link_to_platform(table: str = ROUTES) -> str | None:
+    """Return the link that leads to WireServer."""
+    with open(table, encoding="ascii") as lines:
+        routes = [line.split()[:2] for line in lines]
+    for wanted in DESTINATIONS:
+        for link, destination in routes:
+            if destination == wanted:
+                return link
+    return None
+
+
+def _running_clients() -> Iterator[Client]:
+    for pid in os.listdir("/proc"):
+        if not pid.isdecimal():
+            continue
+        with suppress(OSError):  # it has ended
+            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
+                name = CLIENTS.get(stream.read().strip())
+            if name:
+                with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="surrogateescape") as stream:
+                    yield Client(name, stream.read().rstrip("\0").split("\0"))
