@@ -35,7 +35,7 @@ DISK_SIZE = "2G"
 KERNEL_PACKAGES = ("busybox-static", "linux-image-cloud-amd64")
 
 # What the initramfs loads to reach the root disk; udev loads everything else, the optical drive's driver included.
-INITRAMFS_MODULES = ("virtio_pci", "virtio_blk", "ext4", "overlay")
+INITRAMFS_MODULES = ("virtio_pci", "virtio_blk", "overlay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

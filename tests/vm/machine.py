@@ -111,12 +111,13 @@ class Monitor:
         await asyncio.wait_for(asyncio.shield(self._follower), within)
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            message = json.loads(line)
-            if "event" in message:
-                self.events.feed(line)
-            elif "QMP" not in message:
-                self._replies.put_nowait(message)
+        with suppress(ConnectionError):  # how a killed process ends a stream
+            while line := await reader.readline():
+                message = json.loads(line)
+                if "event" in message:
+                    self.events.feed(line)
+                elif "QMP" not in message:
+                    self._replies.put_nowait(message)
         self.events.close()
 
     async def close(self) -> None:

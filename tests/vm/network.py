@@ -37,7 +37,7 @@ exec cat
 _DHCP = (
     *("dnsmasq", "--keep-in-foreground", "--no-daemon", "--conf-file=/dev/null", "--user=root", "--log-dhcp"),
     # Like Azure's, its name server knows the names that clients sent in DHCP requests, and nothing else.
-    *("--no-resolv", "--no-hosts", f"--domain={DOMAIN}", f"--local=//{DOMAIN}/", f"--dhcp-option-force=6,{WIRESERVER}"),
+    *("--no-resolv", "--no-hosts", f"--domain={DOMAIN}", "--local=/#/", f"--dhcp-option-force=6,{WIRESERVER}"),
     *(f"--interface={TAP}", "--bind-interfaces", "--no-ping", "--dhcp-authoritative", "--leasefile-ro"),
     f"--dhcp-range={GUEST},{GUEST},255.255.255.0,1h",
     # Azure's routes (classless static routes, which replace option 3) and its endpoint option, sent unasked.

@@ -60,3 +60,10 @@ WAAGENT = Recipe(
     ),
     minprov=False,
 )
+
+SYSVINIT = Recipe(
+    name="sysvinit",
+    packages=(*COMMON, *PYTHON, "ifupdown", "isc-dhcp-client", "sysvinit-core", "udev"),
+    trees=("common", "ifupdown"),
+    commands=("echo 'vm:2345:respawn:/usr/local/sbin/vm-shell' >>/etc/inittab",),
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from contextlib import suppress
 
 
 class Transcript:
@@ -39,8 +40,9 @@ class Transcript:
 
     async def follow(self, reader: asyncio.StreamReader) -> None:
         """Feed from a stream until it ends."""
-        while data := await reader.read(65536):
-            self.feed(data)
+        with suppress(ConnectionError):  # how a killed process ends a stream
+            while data := await reader.read(65536):
+                self.feed(data)
         self.close()
 
     async def expect(self, pattern: str, *, within: float) -> re.Match[str]:
