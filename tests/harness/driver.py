@@ -285,8 +285,8 @@ def _settle_document(document: dict[str, Any]) -> dict[str, Any]:
         if data := {key: _settle(value) for key, value in error["data"].items() if key not in hidden}:
             settled["data"] = data
     settled["sources"] = {name: source["state"] for name, source in document["sources"].items()}
-    if document["outcome"] == "failed":
-        # It may come before or after a source's answer, or that there is none.
+    if document["outcome"] in ("failed", "already-provisioned"):
+        # The run may end before or after a source's answer that it can do without, or before there is none.
         settled["sources"] = {
             name: state for name, state in settled["sources"].items() if name == "media" or state == "failed"
         }
