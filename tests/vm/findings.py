@@ -1,4 +1,4 @@
-"""What is found out about a provisioned guest, from outside and from inside, in one go: a boot costs most of a minute.
+"""What is found out about a guest, from outside and from inside, in one go: a boot costs most of a minute.
 
 `examine` asks while the guest runs, `autopsy` reads its disk when it is off. The tests judge what the two bring home.
 """
@@ -6,19 +6,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.vm.lab import PASSWORD, USERNAME
+from tests.vm.lab import HOSTNAME, PASSWORD, USERNAME
 
 if TYPE_CHECKING:
     from tests.vm.lab import Guest
     from tests.vm.machine import Answer, Disk
 
 STATE = "/var/lib/minprov"
+LAST_WORD = r"^minprov: (?:provisioned|already-provisioned|result=).*$"
+"""What minprov writes on the serial console last of all, the disc ejected and the hostname published."""
+LINK_EVENTS = "cat /run/link-events"
 
 
 class Findings(NamedTuple):
-    """A guest that runs, after minprov reported."""
+    """A guest that runs, after minprov has ended."""
 
     report: dict[str, Any]
     requests: list[str]
@@ -29,7 +33,8 @@ class Findings(NamedTuple):
     hostname: str
     sshd_password_login: str
     tray_open: bool
-    console: str
+    last_word: str
+    link_events: list[str]
     answers: dict[str, str]
 
 
@@ -44,15 +49,18 @@ class Remains(NamedTuple):
     password_is_on_disk: bool
 
 
-async def examine(guest: Guest, *questions: str, within: float = 400) -> Findings:
-    """Wait until minprov has reported, log in, and ask; `answers` has what the guest's shell said to `questions`."""
-    report = await guest.platform.reported("Ready", "NotReady", within=within)
-    key_login = await guest.ssh_with_key("id -un")
-    password_login = await guest.ssh_with_password("id -un")
-    sudo = await guest.ssh_with_key("sudo -n id -u")
-    sshd = await guest.ask(f"sshd -T -C user={USERNAME},host=x,addr=10.0.0.9 | grep ^passwordauthentication")
-    hostname = await guest.ask("hostname")
-    answers = {question: (await guest.ask(question, within=120)).output.strip() for question in questions}
+async def examine(guest: Guest, *questions: str, user: str = USERNAME, hostname: str = HOSTNAME) -> Findings:
+    """Wait until minprov has ended, log in, and ask; `answers` has what the guest's shell said to `questions`."""
+    report = await guest.platform.reported("Ready", "NotReady", within=500)
+    last_word = await guest.machine.console.expect(LAST_WORD, within=60)
+    key_login = await guest.ssh_with_key("id -un", user=user)
+    password_login = await guest.ssh_with_password("id -un", user=user)
+    sudo = await guest.ssh_with_key("sudo -n id -u", user=user)
+    sshd = await guest.ask(f"/usr/sbin/sshd -T -C user={user},host=x,addr=10.0.0.9 | grep ^passwordauthentication")
+    with suppress(AssertionError):  # for a test to judge
+        await guest.network.dhcp.expect(f"client provides name: {hostname}$", within=30)
+    link_events = (await guest.ask(LINK_EVENTS)).output.splitlines()
+    answers = {question: (await guest.ask(question, within=240)).output.strip() for question in questions}
     return Findings(
         report=report,
         requests=guest.platform.requests,
@@ -60,17 +68,18 @@ async def examine(guest: Guest, *questions: str, within: float = 400) -> Finding
         key_login=key_login,
         password_login=password_login,
         sudo=sudo,
-        hostname=hostname.output.strip(),
+        hostname=(await guest.ask("hostname")).output.strip(),
         sshd_password_login=sshd.output.split()[-1],
         tray_open=await guest.machine.tray_is_open(),
-        console=guest.machine.console.text,
+        last_word=last_word[0].rstrip("\r"),
+        link_events=link_events,
         answers=answers,
     )
 
 
-def autopsy(disk: Disk) -> Remains:
+def autopsy(disk: Disk, *, etc: str = "/etc") -> Remains:
     """Read from the disk what must be there, and look everywhere for what must not."""
-    shadow = dict(line.split(":")[:2] for line in disk.read("/etc/shadow").decode().splitlines())
+    shadow = dict(line.split(":")[:2] for line in disk.read(f"{etc}/shadow").decode().splitlines())
     return Remains(
         result=json.loads(disk.read(f"{STATE}/report.json")),
         custom_data=disk.read(f"{STATE}/custom-data"),

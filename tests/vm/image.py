@@ -19,6 +19,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,10 +33,13 @@ PROJECT = HERE.parents[1]
 # What the Debian package is made from.
 PACKAGED = ("debian", "minprov", "packaging", "units")
 DISK_SIZE = "2G"
+DIGEST = 16
 KERNEL_PACKAGES = ("busybox-static", "linux-image-cloud-amd64")
 
 # What the initramfs loads to reach the root disk; udev loads everything else, the optical drive's driver included.
 INITRAMFS_MODULES = ("virtio_pci", "virtio_blk", "overlay")
+
+_LOCKS: dict[Path, threading.Lock] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +79,23 @@ def _ensure(kind: str, inputs: Iterable[bytes], make: Callable[[Path], None]) ->
     for part in inputs:
         digest.update(hashlib.sha256(part).digest())
     cache = cache_directory()
-    wanted = cache / f"{kind}-{digest.hexdigest()[:16]}"
-    if wanted.is_dir():
-        return wanted
     cache.mkdir(parents=True, exist_ok=True)
+    wanted = cache / f"{kind}-{digest.hexdigest()[:DIGEST]}"
+    with _LOCKS.setdefault(wanted, threading.Lock()):  # one boot makes what others wait for
+        if not wanted.is_dir():
+            _replace(kind, wanted, make)
+    return wanted
+
+
+def _replace(kind: str, wanted: Path, make: Callable[[Path], None]) -> None:
+    cache = wanted.parent
     with _work_directory(cache) as work:
         made = work / "made"
         made.mkdir()
         make(made)
-        for predecessor in cache.glob(f"{kind}-*") if kind != "base" else ():
+        for predecessor in cache.glob(f"{kind}-{'?' * DIGEST}") if kind != "base" else ():
             shutil.rmtree(predecessor)
         made.rename(wanted)
-    return wanted
 
 
 @contextmanager
@@ -170,6 +179,8 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, out: Pat
             _lay_over(TREES / tree, root)
         if recipe.minprov:
             _install(next(package.glob("minprov_*.deb")), root)
+        for source, target in recipe.files:
+            shutil.copy(PROJECT / source, root / target.lstrip("/"))
         for command in recipe.commands:
             _run("chroot", root, "sh", "-euc", command)
         # As in an image made to be cloned: systemd generates an id at boot, and does not take this for a factory reset.

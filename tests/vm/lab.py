@@ -7,11 +7,13 @@ console, the DHCP server's log, the platform's record.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -48,10 +50,12 @@ SSH = (
     *("-o", "ConnectTimeout=20", "-o", "ConnectionAttempts=120", "-o", "NumberOfPasswordPrompts=1"),
 )
 
+_KEY_LOCK = threading.Lock()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPair:
-    """An SSH key made for one boot."""
+    """An SSH key made for one test run."""
 
     private: Path
     public: str
@@ -131,6 +135,7 @@ async def boot(
     media: bool = True,
     disk: Disk | None = None,
     append: str = "",
+    link: bool = True,
 ) -> AsyncIterator[Guest]:
     """Boot a guest of `recipe` on a copy of its disk, or on `disk`, as the VM that `vm` describes to the platform.
 
@@ -141,7 +146,7 @@ async def boot(
     artefacts = _fresh_directory(ARTEFACTS / name)
     async with AsyncExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="boot-", dir=cache_directory())))
-        key = _make_key(work / "key")
+        key = key_pair()
         (work / "vm.toml").write_text(_vm_file(key, vm or {}))
         (work / "faults.toml").write_text(faults)
         disk = disk or stack.enter_context(new_disk(recipe))
@@ -163,7 +168,8 @@ async def boot(
                 directory=work,
                 console_log=artefacts / "console.log",
                 media=work / "media.img" if media else None,
-                append=append,
+                append=f"{recipe.append} {append}",
+                link=link,
             )
         )
         yield Guest(network=network, platform=Platform(record), machine=machine, disk=disk, key=key)
@@ -180,7 +186,15 @@ def _fresh_directory(path: Path) -> Path:
     return path
 
 
-def _make_key(path: Path) -> KeyPair:
+def key_pair() -> KeyPair:
+    """Return the SSH key of this test run."""
+    with _KEY_LOCK:
+        return _make_key()
+
+
+@functools.cache
+def _make_key() -> KeyPair:
+    path = _fresh_directory(ARTEFACTS / "key") / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vm-test", "-f", path], check=True)
     return KeyPair(private=path, public=path.with_suffix(".pub").read_text().strip())
 

@@ -53,6 +53,14 @@ class Disk:
             raise FileNotFoundError(path)
         return done.stdout
 
+    def exists(self, path: str) -> bool:
+        """Tell whether the guest has such a file."""
+        try:
+            self.read(path)
+        except FileNotFoundError:
+            return False
+        return True
+
     def contains(self, data: bytes) -> bool:
         """Tell whether the bytes are anywhere on the disk, in a file or in what is left of one."""
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
@@ -77,6 +85,10 @@ class Machine:
         self._shell.write(command.encode() + b"\n")
         output, match = await self._answers.expect_after(r"\x1e(\d+)\n", within=within)
         return Answer(int(match[1]), output)
+
+    async def set_link(self, *, up: bool) -> None:
+        """Plug the network cable in or out."""
+        await self.monitor.execute("set_link", name="nic0", up=up)
 
     async def tray_is_open(self) -> bool:
         """Tell whether the optical drive's tray is open: the guest ejected the disc."""
@@ -137,6 +149,7 @@ async def running_machine(
     console_log: Path,
     media: Path | None = None,
     append: str = "",
+    link: bool = True,
 ) -> AsyncIterator[Machine]:
     """Run a machine on `disk` and end it with the context; `directory` is for the sockets to it."""
     async with AsyncExitStack() as stack:
@@ -156,8 +169,10 @@ async def running_machine(
         followers = [asyncio.create_task(console.follow(from_console)), asyncio.create_task(answers.follow(from_shell))]
         try:
             await monitor.execute("qmp_capabilities")
+            machine = Machine(monitor, console, to_shell, answers)
+            await machine.set_link(up=link)
             await monitor.execute("cont")
-            yield Machine(monitor, console, to_shell, answers)
+            yield machine
         finally:
             await monitor.close()
             await asyncio.gather(*followers)
@@ -198,5 +213,5 @@ def _qemu(
     ]
     if media:
         argv += ["-drive", f"file={media},format=raw,if=none,id=media,media=cdrom,readonly=on"]
-        argv += ["-device", "scsi-cd,drive=media,id=optical"]
-    return argv
+    # Without media the drive is there all the same, and empty.
+    return [*argv, "-device", "scsi-cd,id=optical" + (",drive=media" if media else "")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 COMMON = ("iproute2", "kmod", "openssh-server", "procps", "sudo")
 SYSTEMD = ("dbus", "libpam-systemd", "systemd-sysv", "udev")
@@ -16,8 +16,21 @@ class Recipe:
     name: str
     packages: tuple[str, ...]
     trees: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
+    """Files of the project, and where the guest has them."""
     commands: tuple[str, ...] = ()
+    append: str = ""
+    """What the kernel's command line says besides."""
+    etc: str = "/etc"
+    """Where on the disk the guest's /etc keeps what is written to it."""
+    publishes: bool = True
+    """Whether its DHCP client can be told a hostname that it did not start with."""
     minprov: bool = True
+
+    @property
+    def systemd(self) -> bool:
+        """Whether its init is systemd."""
+        return "systemd" in self.trees
 
 
 NETWORKD = Recipe(
@@ -25,6 +38,29 @@ NETWORKD = Recipe(
     packages=(*COMMON, *SYSTEMD, *PYTHON),
     trees=("common", "systemd", "networkd"),
     commands=("systemctl enable --quiet systemd-networkd.service vm-shell.service",),
+)
+
+# As hardening guides have it, and minimal kernels are built: no file system that a disc could be mounted with.
+NO_DISC_FILE_SYSTEMS = replace(
+    NETWORKD,
+    name="no-disc-file-systems",
+    commands=(
+        *NETWORKD.commands,
+        "rm -r /usr/lib/modules/*/kernel/fs/udf /usr/lib/modules/*/kernel/fs/isofs",
+        "depmod $(ls /usr/lib/modules)",
+    ),
+)
+
+# The root file system is read-only, /etc is an overlay with a writable layer, /var, /home and /root are writable.
+IMMUTABLE = replace(NETWORKD, name="immutable", append="vm.layout=overlay", etc="/var/overlay/etc")
+
+# The same without the layer: nothing that provisioning needs can be written to /etc.
+READ_ONLY_ETC = replace(
+    NETWORKD,
+    name="read-only-etc",
+    append="vm.layout=read-only",
+    # As on Hyper-V, whose daemon keeps the pool that the host reads.
+    commands=(*NETWORKD.commands, "mkdir -p /var/lib/hyperv", "touch /var/lib/hyperv/.kvp_pool_1"),
 )
 
 IFUPDOWN = Recipe(

@@ -1,0 +1,260 @@
+"""The life of a disk: its first boot with everything a platform can give, a reboot, and the boot as another VM's disk.
+
+The same rules hold for every guest: whatever its init, its network manager, its kernel's file systems or its layout.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.vm import recipes
+from tests.vm.findings import STATE, Findings, Remains, autopsy, examine
+from tests.vm.lab import CUSTOM_DATA, HOSTNAME, USERNAME, VM_ID, boot, new_disk, product_uuid
+from tests.vm.story import Story, on_demand
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    from tests.vm.machine import Answer, Disk
+    from tests.vm.recipes import Recipe
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
+
+OTHER_VM = {
+    "vm-id": "0b1f4b6e-8d1c-4a35-9f5e-5f2f6f3f2a77",
+    "hostname": "web-02",
+    "username": "second",
+    "container-id": "a3a5e0ad-6a1e-4f0e-9d38-1c2f5b7e9f01",
+}
+SETTLED = "systemctl is-system-running --wait"
+SERVICE = "systemctl show minprov.service --property=ActiveState,Result,ExecMainStartTimestampMonotonic"
+WARNINGS = "journalctl --boot --unit=minprov.service --priority=warning --output=cat --quiet"
+
+
+class Reboot(NamedTuple):
+    """A later boot of the same VM, with everything there as at the first."""
+
+    requests: list[str]
+    dhcp_names: list[str]
+    tray_open: bool
+    hostname: str
+    login: Answer
+    service: str
+    console: str
+
+
+class Life(NamedTuple):
+    """One disk's, boot after boot."""
+
+    recipe: Recipe
+    first: Findings
+    remains: Remains
+    reboot: Reboot
+    report_after_reboot: dict[str, Any]
+    captured: Findings | None
+    """As the disk of another VM, in the stories that go so far."""
+    ready_markers: tuple[bool, bool]
+
+
+async def _live(recipe: Recipe, *, captured: bool = False) -> Life:
+    with new_disk(recipe) as disk:
+        first = await _boot(recipe, disk, "1-first")
+        remains = autopsy(disk, etc=recipe.etc)
+        reboot = await _reboot(recipe, disk)
+        report_after_reboot = autopsy(disk, etc=recipe.etc).result
+        later = await _boot(recipe, disk, "3-captured", vm=OTHER_VM) if captured else None
+        return Life(
+            recipe=recipe,
+            first=first,
+            remains=remains,
+            reboot=reboot,
+            report_after_reboot=report_after_reboot,
+            captured=later,
+            ready_markers=(_is_ready(disk, VM_ID), _is_ready(disk, OTHER_VM["vm-id"])),
+        )
+
+
+async def _boot(recipe: Recipe, disk: Disk, name: str, *, vm: Mapping[str, str] | None = None) -> Findings:
+    questions = [f"id -un {USERNAME}", *([SETTLED, SERVICE, WARNINGS] if recipe.systemd else [])]
+    async with boot(recipe, name=f"{recipe.name}-{name}", disk=disk, vm=vm) as guest:
+        user, hostname = (vm["username"], vm["hostname"]) if vm else (USERNAME, HOSTNAME)
+        findings = await examine(guest, *questions, user=user, hostname=hostname)
+        await guest.machine.power_off()
+    return findings
+
+
+async def _reboot(recipe: Recipe, disk: Disk) -> Reboot:
+    async with boot(recipe, name=f"{recipe.name}-2-reboot", disk=disk) as guest:
+        login = await guest.ssh_with_key("id -un")
+        await guest.machine.shell_ready(within=200)
+        if recipe.systemd:
+            await guest.ask(SETTLED, within=300)
+        reboot = Reboot(
+            requests=guest.platform.requests,
+            dhcp_names=guest.network.dhcp_names,
+            tray_open=await guest.machine.tray_is_open(),
+            hostname=(await guest.ask("hostname")).output.strip(),
+            login=login,
+            service=(await guest.ask(SERVICE)).output if recipe.systemd else "",
+            console=guest.machine.console.text,
+        )
+        await guest.machine.power_off()
+    return reboot
+
+
+def _is_ready(disk: Disk, vm_id: str) -> bool:
+    return disk.exists(f"{STATE}/ready/{product_uuid(vm_id)}")
+
+
+CAPTURED = Story("no-disc-file-systems", functools.partial(_live, recipes.NO_DISC_FILE_SYSTEMS, captured=True))
+EVERY_TIME = (recipes.SYSVINIT,)
+ON_DEMAND = (
+    recipes.NETWORKD,
+    recipes.IFUPDOWN,
+    recipes.NETWORK_MANAGER,
+    recipes.IMMUTABLE,
+)
+LIVES = [
+    CAPTURED,
+    *(Story(recipe.name, functools.partial(_live, recipe)) for recipe in EVERY_TIME),
+    *(on_demand(Story(recipe.name, functools.partial(_live, recipe))) for recipe in ON_DEMAND),
+]
+
+
+@pytest.fixture(scope="module", params=LIVES, ids=lambda story: story.name)
+def life(request: pytest.FixtureRequest, told: dict[Story, Future[Life]]) -> Life:
+    return told[request.param].result()
+
+
+@pytest.fixture(scope="module", params=[CAPTURED], ids=lambda story: story.name)
+def captured_life(request: pytest.FixtureRequest, told: dict[Story, Future[Life]]) -> Life:
+    return told[request.param].result()
+
+
+@pytest.fixture
+def captured(captured_life: Life) -> Findings:
+    assert captured_life.captured
+    return captured_life.captured
+
+
+# --- the first boot ---------------------------------------------------------------------------------------------------
+
+
+def test_ready_is_reported(life: Life) -> None:
+    assert (life.first.report["state"], life.first.report["channel"]) == ("Ready", "xml")
+
+
+def test_nothing_but_three_documents_is_exchanged(life: Life) -> None:
+    # Those made while the link comes up never reach the platform, or their answers are lost.
+    assert life.first.requests[-1] == "health"
+    assert set(life.first.requests) == {"goal-state", "health", "instance"}
+
+
+def test_the_console_tells_how_it_ended(life: Life) -> None:
+    assert life.first.last_word.startswith("minprov: provisioned, Ready reported in ")
+
+
+def test_the_key_logs_in(life: Life) -> None:
+    assert life.first.key_login.lines == [USERNAME]
+
+
+def test_the_password_logs_in(life: Life) -> None:
+    assert life.first.password_login.lines == [USERNAME]
+    assert life.first.sshd_password_login == "yes"
+
+
+def test_sudo_asks_for_the_password_where_there_is_one(life: Life) -> None:
+    assert "a password is required" in life.first.sudo.output
+
+
+def test_the_hostname_is_set(life: Life) -> None:
+    assert life.first.hostname == HOSTNAME
+
+
+def test_the_hostname_reaches_the_dhcp_server(life: Life) -> None:
+    if not life.recipe.publishes:
+        pytest.skip("udhcpc sends the name it was started with; the first request of the next boot has the hostname")
+    assert life.first.dhcp_names[-1] == HOSTNAME
+
+
+def test_no_link_is_taken_down(life: Life) -> None:
+    states = [
+        "UP" in re.findall(r"\w+", line.partition(">")[0]) for line in life.first.link_events if "link/ether" in line
+    ]
+    assert all(states[states.index(True) :]), life.first.link_events
+
+
+def test_the_disc_is_ejected(life: Life) -> None:
+    assert life.first.tray_open
+
+
+def test_nothing_is_worth_a_warning(life: Life) -> None:
+    if not life.recipe.systemd:
+        pytest.skip("has no journal")
+    assert life.first.answers[WARNINGS] == ""
+
+
+def test_custom_data_is_kept_byte_for_byte(life: Life) -> None:
+    assert life.remains.custom_data == CUSTOM_DATA
+
+
+def test_the_password_is_nowhere_on_the_disk(life: Life) -> None:
+    assert not life.remains.password_is_on_disk
+    assert life.remains.password_field.startswith("$6$")
+    assert "<UserPassword>REDACTED</UserPassword>" in life.remains.ovf_env
+
+
+def test_the_report_tells_the_same(life: Life) -> None:
+    assert (life.remains.result["outcome"], life.remains.result["health"]["reported"]) == ("provisioned", "Ready")
+    assert life.remains.result["properties"]["hostname"] == {"value": HOSTNAME, "from": "media"}
+
+
+# --- a reboot ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_reboot_does_not_start_the_program(life: Life) -> None:
+    assert life.report_after_reboot == life.remains.result
+    assert "minprov" not in life.reboot.console
+    assert not life.reboot.tray_open
+    if life.recipe.systemd:
+        assert dict(line.split("=", 1) for line in life.reboot.service.split()) == {
+            "ActiveState": "inactive",
+            "Result": "exec-condition",
+            "ExecMainStartTimestampMonotonic": "0",
+        }
+
+
+def test_a_reboot_asks_the_platform_for_nothing(life: Life) -> None:
+    assert life.reboot.requests == []
+
+
+def test_a_reboot_keeps_what_was_provisioned(life: Life) -> None:
+    assert life.reboot.hostname == HOSTNAME
+    assert life.reboot.login.lines == [USERNAME]
+
+
+def test_after_a_reboot_every_dhcp_request_has_the_hostname(life: Life) -> None:
+    assert set(life.reboot.dhcp_names) == {HOSTNAME}
+
+
+# --- the boot as another VM's disk ------------------------------------------------------------------------------------
+
+
+def test_a_captured_disk_is_provisioned_for_the_vm_it_comes_to(captured: Findings) -> None:
+    assert captured.report["state"] == "Ready"
+    assert captured.hostname == OTHER_VM["hostname"]
+    assert captured.key_login.lines == [OTHER_VM["username"]]
+    assert captured.dhcp_names[-1] == OTHER_VM["hostname"]
+
+
+def test_a_captured_disk_keeps_the_users_it_had(captured: Findings) -> None:
+    assert captured.answers[f"id -un {USERNAME}"] == USERNAME
+
+
+def test_each_vm_has_a_marker_of_its_own(captured_life: Life) -> None:
+    assert captured_life.ready_markers == (True, True)
