@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-vm test-vm-all check docs bench deb media-images fuzz clean
+.PHONY: help demo test test-vm test-vm-all check docs bench bench-forms deb bundle standalone requirements test-packages media-images fuzz clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
@@ -42,7 +42,35 @@ media-images: $(VENV)/.ready  ## write tests/data/media anew, in a virtual machi
 	$(BIN)/python -m tests.data.media.make
 
 deb:  ## the Debian packages, in dist
+	tests/ensure-packages packaging/apt-packages.txt
 	packaging/build-deb
+	packaging/write-sums
+
+# The Pythons that the bundle is compiled for and tested with; the first one goes into the standalone form.
+export APPLIANCE_PYTHONS ?= /usr/bin/python3
+
+bundle:  ## minprov and what it depends on as a tarball, in dist
+standalone:  ## the same with a Python of its own
+bundle standalone: $(VENV)/.ready
+	tests/ensure-packages packaging/apt-packages.txt
+	$(BIN)/python packaging/appliance/build.py $@ $(APPLIANCE_PYTHONS)
+	packaging/write-sums
+
+requirements: $(VENV)/.ready  ## pin anew what the bundle is made of, with hashes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --custom-compile-command 'make requirements' \
+	    pyproject.toml --output-file packaging/appliance/requirements.txt
+
+test-packages: deb bundle standalone  ## install and run what was built, and build it again to compare
+	$(BIN)/python -m pytest -m packages
+
+# What an appliance leaves out, no scenario may miss; but for the emulated platform's.
+test-cases-%: %
+	rm -rf build/$*
+	mkdir -p build/$*
+	tar -xf dist/*-$*-*.tar.gz -C build/$* --strip-components=1
+	$(BIN)/python -m pytest tests/test_cases.py --program $(CURDIR)/build/$*/minprov \
+	    -k 'not dry-run-emulated and not tree-emulated'
 
 fuzz: $(VENV)/.ready  ## fuzz the readers of the media for half an hour, guided by coverage
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
@@ -51,6 +79,9 @@ fuzz: $(VENV)/.ready  ## fuzz the readers of the media for half an hour, guided 
 bench: $(VENV)/.ready  ## measure start-up against `import aiohttp`, in one run
 	$(BIN)/python -m compileall -q minprov
 	$(BIN)/python -m bench.startup
+
+bench-forms: deb bundle standalone  ## measure the forms that are shipped, side by side
+	$(BIN)/python -m bench.forms
 
 clean:
 	rm -rf $(VENV) build dist

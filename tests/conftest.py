@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +25,9 @@ MACHINES = 3
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write what cases come to into their expect.json")
+    parser.addoption(
+        "--program", default=f"{sys.executable} -m minprov", help="what the cases run: an installed minprov"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def harness() -> Iterator[Harness]:
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Machines to run the program on."""
-    with Harness(MACHINES) as running:
+    with Harness(MACHINES, shlex.split(request.config.getoption("--program"))) as running:
         yield running

@@ -19,9 +19,10 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Harness:
-    """A server and so many machines at a time; a context manager."""
+    """A server and so many machines at a time, all with the same program to run; a context manager."""
 
-    def __init__(self, machines: int) -> None:
+    def __init__(self, machines: int, program: list[str]) -> None:
+        self._program = program
         self.privileged = os.geteuid() == 0
         self._directory = tempfile.TemporaryDirectory(prefix="minprov-machines-")
         self._socket = f"{self._directory.name}/socket"
@@ -30,7 +31,7 @@ class Harness:
     def __enter__(self) -> Self:
         space = f"{self._directory.name}/space"
         os.mkdir(space)
-        command = [sys.executable, "-m", f"{__package__}.server", space, self._socket]
+        command = [sys.executable, "-m", f"{__package__}.server", space, self._socket, *self._program]
         if not self.privileged:
             # As in machine.leave_this_machine, but for the user namespace, which has to come first.
             command = ["unshare", "--map-root-user", *command]

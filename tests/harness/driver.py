@@ -16,7 +16,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -216,7 +215,7 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
     command = ["chroot", *([f"--userspec={run.user}"] if run.user else []), machine.root]
     if case.trace:
         command += ["strace", "-f", "-q", "-e", "trace=execve", "-v", "-s", "65536", "-o", "/mnt/trace"]
-    command += [sys.executable, "-m", "minprov", *run.arguments]
+    command += [*machine.program, *run.arguments]
     if run.media not in ("none", "drive") and "--media" not in run.arguments:
         command += ["--media", MEDIA]
     if "--timeout" not in run.arguments:

@@ -70,10 +70,11 @@ class Unavailable(Exception):  # noqa: N818  # no error: a reason not to run the
 
 
 class Image:
-    """What all machines have in common, made once: the tree without a case's changes."""
+    """What all machines have in common, made once: the tree without a case's changes, and the program to run."""
 
-    def __init__(self, directory: str, *, privileged: bool) -> None:
+    def __init__(self, directory: str, program: list[str], *, privileged: bool) -> None:
         self.directory = directory
+        self.program = program
         self.privileged = privileged
         mount("none", "/", flags=MS_PRIVATE | MS_REC)
         mount("image", directory, "tmpfs")
@@ -168,6 +169,7 @@ class Machine:
     """One machine, made in the calling process, which becomes process 1 of it: fork before and exit after."""
 
     def __init__(self, image: Image, *, tree: bool) -> None:
+        self.program = image.program
         self.root = f"{image.directory}/root"
         self._space = f"{image.directory}/machine"
         mount("machine", self._space, "tmpfs")

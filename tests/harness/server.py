@@ -27,12 +27,12 @@ from .machine import Image, Machine, Unavailable, leave_this_machine
 
 
 def main() -> None:
-    """Serve until standard input ends: arguments are a directory of our own and the socket's path."""
-    directory, path = sys.argv[1:]
+    """Serve until standard input ends: arguments are a directory of our own, the socket's path and the program."""
+    directory, path, *program = sys.argv[1:]
     # Or every start of the program in a fresh tree would compile it anew.
     compileall.compile_dir(os.path.dirname(minprov.__file__), quiet=2)
     unshare(CLONE_NEWNS)
-    image = Image(directory, privileged=os.environ.get("MINPROV_PRIVILEGED") == "1")
+    image = Image(directory, program, privileged=os.environ.get("MINPROV_PRIVILEGED") == "1")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(64)

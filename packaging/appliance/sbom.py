@@ -1,0 +1,90 @@
+"""What is in a build and where it is from: CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/."""
+
+from __future__ import annotations
+
+import email.parser
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+LICENSE_FILE = re.compile(r"(?i)(licen[sc]e|copying|notice)\b")
+
+
+class Component(NamedTuple):
+    """Something that is in a build; `license` is a choice of CycloneDX's, `license_text` what it comes with."""
+
+    kind: str
+    name: str
+    version: str
+    purl: str
+    license: dict[str, Any]
+    license_text: bytes
+
+
+def component_of_distribution(metadata: Path) -> Component:
+    """Return the component that an installed distribution's .dist-info directory tells of."""
+    fields = email.parser.BytesHeaderParser().parsebytes((metadata / "METADATA").read_bytes())
+    name, version, expression = fields["Name"], fields["Version"], fields["License-Expression"]
+    texts = [
+        path.read_bytes() for path in sorted(metadata.rglob("*")) if LICENSE_FILE.match(path.name) and path.is_file()
+    ]
+    return Component(
+        kind="library",
+        name=name,
+        version=version,
+        purl=f"pkg:pypi/{name.lower().replace('_', '-')}@{version}",
+        license={"expression": expression} if expression else {"license": {"name": fields["License"]}},
+        license_text=b"\n".join(texts),
+    )
+
+
+def component_of_package(file: Path) -> Component:
+    """Return the component for the Debian package that a file of the building system is from."""
+    # By the end of the path: on a merged-/usr system dpkg may know it without the /usr.
+    package = _dpkg_query("--search", f"*/{file.parent.name}/{file.name}").partition(": ")[0]
+    name, version, architecture = _dpkg_query(
+        "--showformat=${Package} ${Version} ${Architecture}", "--show", package
+    ).split()
+    copyright_file = Path("/usr/share/doc", name, "copyright")
+    return Component(
+        kind="library",
+        name=name,
+        version=version,
+        purl=f"pkg:deb/debian/{name}@{version.replace('+', '%2B')}?arch={architecture}",
+        license={"license": {"name": f"see licenses/{name}"}},
+        license_text=copyright_file.read_bytes(),
+    )
+
+
+def bill_of_materials(subject: Component, parts: list[Component]) -> dict[str, Any]:
+    """Return the document for a build of `subject` that has `parts` in it."""
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": _describe(subject)},
+        "components": [_describe(part) for part in parts],
+        "dependencies": [
+            {"ref": subject.purl, "dependsOn": sorted(part.purl for part in parts)},
+            *({"ref": part.purl} for part in parts),
+        ],
+    }
+
+
+def _describe(component: Component) -> dict[str, Any]:
+    return {
+        "type": component.kind,
+        "bom-ref": component.purl,
+        "name": component.name,
+        "version": component.version,
+        "purl": component.purl,
+        "licenses": [component.license],
+    }
+
+
+def _dpkg_query(*arguments: str) -> str:
+    return subprocess.run(
+        ["/usr/bin/dpkg-query", *arguments], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()

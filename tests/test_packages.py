@@ -1,0 +1,278 @@
+"""What is shipped, used as an image builder would: the Debian packages, the bundle, the standalone form.
+
+`make test-packages` builds them and runs this, as root. Everything is built once more here, and compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from bench.startup import make_tree
+from minprov import __version__
+from minprov.emulator.sample import emulated_platform
+
+ROOT = Path(__file__).parent.parent
+APPLIANCE = ROOT / "packaging/appliance"
+SYSTEM_PYTHON = "/usr/bin/python3"
+PYTHONS = os.environ.get("APPLIANCE_PYTHONS", SYSTEM_PYTHON).split()
+BUILDS = {
+    "deb": ["packaging/build-deb"],
+    "bundle": [sys.executable, "packaging/appliance/build.py", "bundle", *PYTHONS, "--output"],
+    "standalone": [sys.executable, "packaging/appliance/build.py", "standalone", *PYTHONS, "--output"],
+}
+# The tree as an overlay in which anything may be changed, with the platform's addresses on loopback. Prints what the
+# script leaves behind, a line for each file.
+MACHINE = """
+set -e
+work=$(mktemp -d)
+mount -t tmpfs none "$work"
+mkdir "$work/upper" "$work/work" "$work/root"
+mount -t overlay none -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work" "$work/root"
+for place in dev sys tmp; do mount --rbind "/$place" "$work/root/$place"; done
+mount -t proc none "$work/root/proc"
+mount -t tmpfs none "$work/root/run"
+ip link set lo up
+ip address add 168.63.129.16/32 dev lo
+ip address add 169.254.169.254/32 dev lo
+chroot "$work/root" sh -euc "$0" >&2
+cd "$work/upper"
+find . -type f -o -type c -o -type l
+"""
+
+pytestmark = [pytest.mark.packages, pytest.mark.root, pytest.mark.timeout(300)]
+
+
+def run(
+    *argv: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | (env or {})
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def on_a_machine(script: str) -> list[str]:
+    """Run a script on a copy of this machine and return the paths of what it changed."""
+    namespaces = ["--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--propagation", "private"]
+    return run("unshare", *namespaces, "sh", "-c", MACHINE, script).stdout.splitlines()
+
+
+def build(form: str, tree: Path, output: Path) -> None:
+    subprocess.run([*BUILDS[form], output], cwd=tree, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def dist() -> Path:
+    """What `make test-packages` has built."""
+    return ROOT / "dist"
+
+
+def unpacked(dist: Path, form: str, place: Path) -> Path:
+    (tarball,) = dist.glob(f"*{form}*.tar.gz")
+    run("tar", "--extract", "--file", tarball, "--directory", place)
+    return place / f"minprov-{__version__}"
+
+
+@pytest.fixture(scope="session")
+def bundle(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpacked(dist, "bundle", tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="session")
+def standalone(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpacked(dist, "standalone", tmp_path_factory.mktemp("standalone"))
+
+
+# -- every form --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", BUILDS)
+def test_a_commit_is_the_same_bytes_wherever_and_whenever_it_is_built(form: str, dist: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "elsewhere"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".venv", "dist", "build", "__pycache__", ".*_cache"))
+    for path in tree.rglob("*.py"):
+        os.utime(path, (0, 0))
+    again = tmp_path / "again"
+    previous = os.umask(0o077)
+    try:
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7"}.items():
+                environment.setenv(name, value)
+            build(form, tree, again)
+    finally:
+        os.umask(previous)
+    built = {path.name for path in again.iterdir() if path.suffix not in {".buildinfo", ".changes"}}
+    assert built
+    assert [name for name in sorted(built) if (again / name).read_bytes() != (dist / name).read_bytes()] == []
+
+
+def test_sums_are_those_of_what_was_built(dist: Path) -> None:
+    checked = run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=dist).stdout
+    assert {line.partition(":")[0] for line in checked.splitlines()} == {path.name for path in dist.iterdir()} - {
+        "SHA256SUMS"
+    }
+
+
+# -- the Debian packages -----------------------------------------------------------------------------------------------
+
+
+def test_lintian_finds_nothing_to_say(dist: Path) -> None:
+    (changes,) = dist.glob("*.changes")
+    assert run("lintian", "--allow-root", "--fail-on=error,warning,info", "--display-info", changes).stdout == ""
+
+
+def test_installed_package_runs_at_the_next_boot_and_not_before(dist: Path) -> None:
+    changed = on_a_machine(f"""
+        dpkg --install {dist}/minprov_*.deb
+        systemctl is-enabled minprov.service
+        test ! -e /var/lib/minprov
+        minprov --version
+    """)
+    assert "./etc/systemd/system/multi-user.target.wants/minprov.service" in changed
+    modules = [path for path in changed if re.fullmatch(r"\./usr/lib/python3/dist-packages/minprov/.*\.py", path)]
+    bytecode = [path for path in changed if path.endswith(".pyc") and "/minprov/" in path]
+    assert len(modules) == len(bytecode) > 40
+    assert "./usr/share/man/man8/minprov.8.gz" in changed
+
+
+def test_package_provisions_and_purging_it_leaves_nothing_of_it(dist: Path) -> None:
+    changed = on_a_machine(f"""
+        dpkg --install {dist}/*.deb
+        mkfifo /run/emulator
+        exec 3<>/run/emulator
+        /usr/bin/python3 -m minprov.emulator --real-addresses >&3 &
+        read -r listening <&3
+        gunzip </usr/lib/python3/dist-packages/minprov/emulator/data/sample-media.img.gz >/run/media
+        minprov --media /run/media
+        minprov status | grep --quiet 'Ready'
+        getent passwd azureuser
+        mkdir /etc/minprov
+        touch /etc/minprov/minprov.toml
+        dpkg --purge minprov minprov-emulator
+    """)
+    # Of the machine it made, and what dpkg keeps of every package.
+    machine = r"\./(home/azureuser|etc/(passwd|shadow|group|gshadow|subuid|subgid)-?|"
+    machine += r"etc/(hostname|sudoers\.d|ssh|\.pwd\.lock)|"
+    machine += r"var/(lib/(dpkg|apt|systemd)|log|cache|mail|spool/mail|tmp))\b.*"
+    assert [path for path in changed if not re.match(machine, path)] == []
+
+
+def test_without_the_emulator_package_the_flag_says_so(dist: Path) -> None:
+    on_a_machine(f"""
+        dpkg --install {dist}/minprov_*.deb
+        minprov --dry-run --emulated 2>&1 | grep --quiet 'this installation has no emulator'
+    """)
+
+
+# -- bundle and standalone form ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["bundle", "standalone"])
+def directory(request: pytest.FixtureRequest) -> Path:
+    place: Path = request.getfixturevalue(request.param)
+    return place
+
+
+def provision(command: Sequence[str | Path], tree: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Provision a tree as an unpacked image has it, from the emulated platform."""
+    make_tree(str(tree))
+
+    async def main() -> subprocess.CompletedProcess[str]:
+        async with emulated_platform() as platform:
+            urls = ["--imds-url", platform.imds_url, "--wireserver-url", platform.wireserver_url]
+            arguments = ["--root", str(tree), "--media", platform.media, "--timeout", "60", *urls, *flags]
+            return await asyncio.to_thread(run, *command, *arguments)
+
+    return asyncio.run(main())
+
+
+def files(directory: Path) -> set[Path]:
+    return set(directory.rglob("*"))
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_directory_provisions_and_writes_nothing_beside_itself(directory: Path, loop: str, tmp_path: Path) -> None:
+    before = files(directory)
+    done = provision([directory / "minprov"], tmp_path, "--loop", loop)
+    assert "Reported Ready" in done.stdout
+    assert "uvloop is not installed" not in done.stderr
+    assert files(directory) == before
+
+
+def test_directory_runs_from_anywhere_with_no_modules_but_its_own(directory: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved here"
+    shutil.copytree(directory, moved)
+    (tmp_path / "link").symlink_to(moved / "minprov")
+    for name in ("aiohttp", "minprov", "socket", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a module from elsewhere')\n")
+    environment = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "os.py")}
+    done = run(tmp_path / "link", "--help", cwd=tmp_path, env=environment)
+    assert done.stdout.startswith("usage: minprov")
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_bundle_provisions_with_each_python_that_it_was_built_for(python: str, bundle: Path, tmp_path: Path) -> None:
+    done = provision([python, "-I", "-S", bundle / "minprov"], tmp_path, "--loop", "uvloop")
+    assert "Reported Ready" in done.stdout
+    assert "uvloop is not installed" not in done.stderr
+
+
+def test_bundle_provisions_with_a_python_that_it_was_not_built_for(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / "bundle")
+    for built in ("*.modules", "*.so"):
+        for path in (tmp_path / "bundle/lib").rglob(built):
+            path.unlink()
+    done = provision([tmp_path / "bundle/minprov"], tmp_path / "root")
+    assert "Reported Ready" in done.stdout
+
+
+def test_standalone_form_needs_no_more_than_the_c_library_and_a_shell(standalone: Path, tmp_path: Path) -> None:
+    linked = run("ldd", SYSTEM_PYTHON).stdout
+    for binary in ("/bin/busybox", *re.findall(r"(/\S+/(?:libc|libm|ld-linux\S*)\.so\.\d)", linked)):
+        target = tmp_path / binary[1:]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(binary, target)
+    for applet in ("sh", "readlink"):
+        (tmp_path / "bin" / applet).symlink_to("busybox")
+    shutil.copytree(standalone, tmp_path / "opt/minprov")
+    (tmp_path / "proc").mkdir()
+    script = f"mount -t proc none {tmp_path}/proc; exec chroot {tmp_path} /opt/minprov/minprov --dry-run --timeout 1"
+    namespaces = ["--mount", "--net", "--pid", "--fork", "--propagation", "private"]
+    done = subprocess.run(["unshare", *namespaces, "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == os.EX_NOINPUT, done.stderr
+    assert "this machine is not on Azure" in done.stdout
+
+
+@pytest.mark.parametrize(("form", "more"), [("bundle", set()), ("standalone", {"libssl3", "zlib1g", "libexpat1"})])
+def test_bill_of_materials_is_valid_and_names_what_is_in_the_build(form: str, more: set[str], dist: Path) -> None:
+    (file,) = dist.glob(f"*{form}*.cdx.json")
+    text = file.read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    components = json.loads(text)["components"]
+    pinned = re.findall(r"^(\S+)==(\S+)", (APPLIANCE / "requirements.txt").read_text(), re.MULTILINE)
+    from_index = {part["purl"] for part in components if part["purl"].startswith("pkg:pypi/")}
+    assert from_index <= {f"pkg:pypi/{name}@{version}" for name, version in pinned}
+    names = {component["name"] for component in components}
+    assert names >= {"aiohttp", "aiofiles", "defusedxml", "uvloop"} | more
+    assert any(name.startswith("python3") for name in names) == (form == "standalone")
+
+
+def test_every_component_comes_with_its_license(directory: Path, dist: Path) -> None:
+    form = "standalone" if (directory / "bin").exists() else "bundle"
+    (file,) = dist.glob(f"*{form}*.cdx.json")
+    names = {component["name"] for component in json.loads(file.read_text())["components"]} | {"minprov"}
+    licenses = {path.name: path.stat().st_size for path in (directory / "licenses").iterdir()}
+    assert licenses.keys() == names
+    assert min(licenses.values()) > 500
