@@ -38,7 +38,11 @@ KERNEL_PACKAGES = ("busybox-static", "linux-image-cloud-amd64")
 
 # What the initramfs loads to reach the root disk; udev loads everything else, the optical drive's driver included.
 INITRAMFS_MODULES = ("virtio_pci", "virtio_blk", "overlay")
-
+# Some tools work on open files by way of /proc.
+_IN_GUEST = """
+mount -t proc proc "$1/proc"
+exec chroot "$1" sh -euc "$2"
+"""
 _LOCKS: dict[Path, threading.Lock] = {}
 
 
@@ -182,7 +186,7 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, out: Pat
         for source, target in recipe.files:
             shutil.copy(PROJECT / source, root / target.lstrip("/"))
         for command in recipe.commands:
-            _run("chroot", root, "sh", "-euc", command)
+            _run("unshare", "--mount", "--", "sh", "-euc", _IN_GUEST, "sh", root, command)
         # As in an image made to be cloned: systemd generates an id at boot, and does not take this for a factory reset.
         (root / "etc/machine-id").write_text("")
         _run("mke2fs", "-q", "-t", "ext4", "-d", root, out / "root.ext4", DISK_SIZE)

@@ -133,6 +133,7 @@ async def boot(
     vm: Mapping[str, object] | None = None,
     faults: str = "",
     media: bool = True,
+    drive: bool = True,
     disk: Disk | None = None,
     append: str = "",
     link: bool = True,
@@ -168,6 +169,7 @@ async def boot(
                 directory=work,
                 console_log=artefacts / "console.log",
                 media=work / "media.img" if media else None,
+                drive=drive,
                 append=f"{recipe.append} {append}",
                 link=link,
             )

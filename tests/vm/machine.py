@@ -148,14 +148,20 @@ async def running_machine(
     directory: Path,
     console_log: Path,
     media: Path | None = None,
+    drive: bool = True,
     append: str = "",
     link: bool = True,
 ) -> AsyncIterator[Machine]:
-    """Run a machine on `disk` and end it with the context; `directory` is for the sockets to it."""
+    """Run a machine on `disk` and end it with the context; `directory` is for the sockets to it.
+
+    `media` is in its optical drive, which is empty otherwise; a machine without a drive has it as its second disk.
+    """
     async with AsyncExitStack() as stack:
         channels = [await _listen(directory / f"{name}.sock", stack) for name in ("qmp", "console", "shell")]
         qemu = Transcript("QEMU")
-        await network.spawn(qemu, *_qemu(image, disk, product_uuid, directory, console_log, media, append))
+        await network.spawn(
+            qemu, *_qemu(image, disk, product_uuid, directory, console_log, append), *_optical(media, drive=drive)
+        )
         try:
             async with asyncio.timeout(30):
                 streams = [await channel for channel in channels]
@@ -192,10 +198,8 @@ async def _listen(path: Path, stack: AsyncExitStack) -> asyncio.Future[Streams]:
     return connected
 
 
-def _qemu(
-    image: Image, disk: Path, product_uuid: str, directory: Path, console_log: Path, media: Path | None, append: str
-) -> list[str]:
-    argv = [
+def _qemu(image: Image, disk: Path, product_uuid: str, directory: Path, console_log: Path, append: str) -> list[str]:
+    return [
         *("qemu-system-x86_64", "-accel", "tcg,tb-size=256", "-machine", "pc", "-cpu", "max,la57=off,svm=off"),
         *("-smp", "1", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot", "-S"),
         *("-smbios", "type=1,manufacturer=Microsoft Corporation,product=Virtual Machine,uuid=" + product_uuid),
@@ -211,7 +215,12 @@ def _qemu(
         *("-chardev", f"socket,id=shell,path={directory}/shell.sock", "-serial", "chardev:shell"),
         *("-chardev", f"socket,id=qmp,path={directory}/qmp.sock", "-mon", "chardev=qmp,mode=control"),
     ]
-    if media:
-        argv += ["-drive", f"file={media},format=raw,if=none,id=media,media=cdrom,readonly=on"]
-    # Without media the drive is there all the same, and empty.
-    return [*argv, "-device", "scsi-cd,id=optical" + (",drive=media" if media else "")]
+
+
+def _optical(media: Path | None, *, drive: bool) -> list[str]:
+    if not drive:
+        return ["-drive", f"file={media},format=raw,if=virtio,readonly=on"]
+    if not media:
+        return ["-device", "scsi-cd,id=optical"]
+    disc = f"file={media},format=raw,if=none,id=media,media=cdrom,readonly=on"
+    return ["-drive", disc, "-device", "scsi-cd,id=optical,drive=media"]

@@ -63,6 +63,9 @@ READ_ONLY_ETC = replace(
     commands=(*NETWORKD.commands, "mkdir -p /var/lib/hyperv", "touch /var/lib/hyperv/.kvp_pool_1"),
 )
 
+# With what docs/booting.md says for media that is on a disk and not in a drive.
+MEDIA_ON_DISK = replace(NETWORKD, name="media-on-disk", trees=(*NETWORKD.trees, "media-on-disk"))
+
 IFUPDOWN = Recipe(
     name="ifupdown",
     packages=(*COMMON, *SYSTEMD, *PYTHON, "ifupdown", "isc-dhcp-client"),
@@ -102,4 +105,40 @@ SYSVINIT = Recipe(
     packages=(*COMMON, *PYTHON, "ifupdown", "isc-dhcp-client", "sysvinit-core", "udev"),
     trees=("common", "ifupdown"),
     commands=("echo 'vm:2345:respawn:/usr/local/sbin/vm-shell' >>/etc/inittab",),
+)
+
+OPENRC = Recipe(
+    name="openrc",
+    packages=(*COMMON, *PYTHON, "ifupdown", "isc-dhcp-client", "openrc", "sysvinit-core", "udev"),
+    trees=("common", "ifupdown"),
+    # In place of the script for sysvinit that Debian's package installs.
+    files=(("units/minprov.openrc", "/etc/init.d/minprov"),),
+    commands=(
+        "rc-update add minprov boot",
+        "echo 'vm:2345:respawn:/usr/local/sbin/vm-shell' >>/etc/inittab",
+    ),
+)
+
+# No init system at all: busybox runs one script, which has the line of units/rc.minprov in it.
+BUSYBOX = Recipe(
+    name="busybox",
+    packages=(*COMMON, *PYTHON, "busybox", "udhcpc"),
+    trees=("common", "busybox"),
+    files=(("units/rc.minprov", "/etc/rc.minprov"),),
+    commands=("for name in init poweroff; do ln -s /bin/busybox /sbin/$name; done",),
+    publishes=False,
+)
+
+# Debian's reference policy, enforcing from the first instruction of init.
+SELINUX = replace(
+    NETWORKD,
+    name="selinux",
+    packages=(*NETWORKD.packages, "policycoreutils", "selinux-policy-default", "selinux-utils"),
+    append="security=selinux selinux=1 enforcing=1",
+    commands=(
+        *NETWORKD.commands,
+        "printf 'SELINUX=enforcing\\nSELINUXTYPE=default\\n' >/etc/selinux/config",
+        "touch /etc/machine-id",
+        "setfiles -F /etc/selinux/default/contexts/files/file_contexts /",
+    ),
 )

@@ -118,6 +118,8 @@ ON_DEMAND = (
     recipes.IFUPDOWN,
     recipes.NETWORK_MANAGER,
     recipes.IMMUTABLE,
+    recipes.OPENRC,
+    recipes.BUSYBOX,
 )
 LIVES = [
     CAPTURED,

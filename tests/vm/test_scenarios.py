@@ -9,7 +9,7 @@ import pytest
 
 from tests.vm.findings import LAST_WORD, STATE, Findings, examine
 from tests.vm.lab import HOSTNAME, USERNAME, boot, new_disk
-from tests.vm.recipes import NETWORKD, READ_ONLY_ETC
+from tests.vm.recipes import MEDIA_ON_DISK, NETWORKD, READ_ONLY_ETC
 from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
@@ -39,7 +39,16 @@ def _result(disk: Disk) -> dict[str, Any]:
 
 async def _key_alone() -> Outcome:
     vm = {"password": None, "disable-password-authentication": True}
-    faults = "[imds]\nignore = true\n[[health]]\nstatus = 503\ntimes = 4\n"
+    faults = """
+        [imds]
+        ignore = true
+        [[health]]
+        status = 503
+        times = 4
+        [[provisioning-health]]
+        status = 503
+        times = "forever"
+    """
     with new_disk(NETWORKD) as disk:
         async with boot(NETWORKD, name="key-alone", disk=disk, vm=vm, faults=faults) as guest:
             findings = await examine(guest)
@@ -62,7 +71,8 @@ def test_the_media_is_enough_without_imds(key_alone: Outcome) -> None:
 
 def test_ready_is_repeated_until_it_is_accepted(key_alone: Outcome) -> None:
     assert key_alone.findings.requests.count("health") == 5
-    assert key_alone.result["health"]["attempts"] >= 5
+    assert key_alone.findings.requests.count("provisioning-health") > 0
+    assert key_alone.result["health"]["channel"] == "xml"
 
 
 def test_without_a_password_sudo_asks_for_none(key_alone: Outcome) -> None:
@@ -75,12 +85,13 @@ def test_without_a_password_only_the_key_logs_in(key_alone: Outcome) -> None:
     assert key_alone.findings.sshd_password_login == "no"
 
 
-# --- a password alone, and the link comes late ------------------------------------------------------------------------
+# --- a password alone, media on a disk, and the link comes late -------------------------------------------------------
 
 
 async def _password_alone() -> Outcome:
-    with new_disk(NETWORKD) as disk:
-        async with boot(NETWORKD, name="password-alone", disk=disk, vm={"ssh-public-keys": []}, link=False) as guest:
+    vm: dict[str, object] = {"ssh-public-keys": []}
+    with new_disk(MEDIA_ON_DISK) as disk:
+        async with boot(MEDIA_ON_DISK, name="password-alone", disk=disk, vm=vm, drive=False, link=False) as guest:
             await guest.machine.console.expect("^minprov: waiting for .* left", within=200)
             await guest.machine.set_link(up=True)
             findings = await examine(guest)
@@ -88,12 +99,16 @@ async def _password_alone() -> Outcome:
         return Outcome(findings, _result(disk))
 
 
-PASSWORD_ALONE = Story("password alone, link late", _password_alone)
+PASSWORD_ALONE = Story("password alone, media on a disk, link late", _password_alone)
 
 
 @pytest.fixture(scope="module", params=[on_demand(PASSWORD_ALONE)], ids=lambda story: story.name)
 def password_alone(request: pytest.FixtureRequest, told: dict[Story, Future[Outcome]]) -> Outcome:
     return told[request.param].result()
+
+
+def test_media_on_a_disk_is_found_where_the_unit_allows_it(password_alone: Outcome) -> None:
+    assert password_alone.result["sources"]["media"]["detail"].startswith("/dev/vdb, ")
 
 
 def test_a_late_link_delays_the_report_and_nothing_else(password_alone: Outcome) -> None:
