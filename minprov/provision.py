@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -29,7 +28,7 @@ from minprov.properties.user import clear_up_after_killed_tools
 from minprov.report import encode_failure, encode_success
 from minprov.result import Outcome, Result
 from minprov.shacrypt import new_salt
-from minprov.system import System, file_error, in_thread
+from minprov.system import System, file_error, in_thread, make_directories
 from minprov.timeline import Timeline
 from minprov.wire import Delivery, report_health
 
@@ -259,7 +258,7 @@ class Run:
 
     def _make_state_directory(self) -> None:
         try:
-            os.makedirs(self._state_dir, 0o700, exist_ok=True)
+            make_directories(self._state_dir, 0o700)
         except OSError as error:
             raise file_error(error, self._options.state_dir) from error
 

@@ -84,7 +84,7 @@ class System:
         """Replace a file of root's, creating the directories above it (0755) as needed."""
         parent = os.path.dirname(path)
         try:
-            await in_thread(os.makedirs, self.path(parent), 0o755, exist_ok=True)
+            await in_thread(make_directories, self.path(parent), 0o755)
             with self.directory(parent) as directory:
                 await replace_file(directory, os.path.basename(path), contents, mode=mode)
         except OSError as error:
@@ -99,6 +99,13 @@ class System:
                 await in_thread(sync, ".", directory)
         except OSError as error:
             raise file_error(error, path) from error
+
+    async def sync(self, directory: str) -> None:
+        """Have on disk what a tool has renamed in a directory."""
+        try:
+            await in_thread(sync, self.path(directory))
+        except OSError as error:
+            raise file_error(error, directory) from error
 
     def check_writable(self, path: str) -> None:
         """Raise `ProvisioningError` when `path` is on a file system that refuses to be written, even by root."""
@@ -248,6 +255,19 @@ async def replace_file(
         await file.flush()
         await in_thread(settle, file.fileno())
     await in_thread(rename)
+
+
+def make_directories(path: str, mode: int) -> None:
+    """Create a directory, and those above it, where they are not there yet, durably; raises OSError."""
+    if not os.path.isdir(path):
+        parent = os.path.dirname(path)
+        make_directories(parent, mode)
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            if not os.path.isdir(path):  # which it is when a step that runs at the same time was quicker
+                raise
+        sync(parent)
 
 
 def sync(path: str, directory: int | None = None) -> None:

@@ -17,7 +17,7 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.properties.inspection import Inspection
 from minprov.properties.user import find_user
 from minprov.sshkeys import contains_all, merge_keys
-from minprov.system import System, file_error, read_file, replace_file
+from minprov.system import System, file_error, read_file, replace_file, sync
 
 DIRECTORY, FILE = ".ssh", "authorized_keys"
 DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
@@ -72,6 +72,7 @@ def _ssh_directory(system: System, account: Account, *, create: bool) -> Iterato
         if create:
             with suppress(FileExistsError):
                 os.mkdir(DIRECTORY, DIRECTORY_MODE, dir_fd=home)
+                sync(".", home)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         directory = os.open(DIRECTORY, flags, dir_fd=home)
     try:

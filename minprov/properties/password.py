@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from minprov.accounts import find_password_field
 from minprov.actions import SetPassword
 from minprov.errors import ProvisioningError, Reason
@@ -31,3 +33,4 @@ async def inspect(system: System, action: SetPassword) -> Inspection:
 async def converge(system: System, action: SetPassword) -> None:
     """Hand the hash to the system's tool."""
     await set_password_field(system, action.username, sha512_crypt(action.password, action.salt))
+    await system.sync(os.path.dirname(SHADOW))

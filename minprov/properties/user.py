@@ -17,7 +17,7 @@ from minprov.accounts import Account, existing_groups, find_account, groups_of, 
 from minprov.actions import EnsureUser
 from minprov.errors import ProvisioningError, Reason
 from minprov.properties.inspection import Inspection
-from minprov.system import System, file_error, in_thread, sync
+from minprov.system import System, file_error, in_thread, make_directories, sync
 
 PASSWD, GROUP, LOGIN_DEFS, SKELETON = "/etc/passwd", "/etc/group", "/etc/login.defs", "/etc/skel"
 FALLBACK_SHELL = "/bin/sh"
@@ -65,6 +65,7 @@ async def converge(system: System, action: EnsureUser) -> None:
     elif left_by_a_killed_run == _joining(action) or await _lacking_groups(system, action):
         await system.replace(action.journal, _joining(action).encode(), mode=0o600)
         await _join(system, action)
+    await system.sync(os.path.dirname(PASSWD))
     mode = home_mode(await system.read_text(LOGIN_DEFS))
     try:
         await in_thread(_ensure_home, system, account, mode)
@@ -198,7 +199,7 @@ def _ensure_home(system: System, account: Account, mode: int) -> None:
 
 def _make_home(system: System, account: Account, home: str, mode: int) -> None:
     parent, name = os.path.split(home)
-    os.makedirs(parent, 0o755, exist_ok=True)
+    make_directories(parent, 0o755)
     temporary = os.path.join(parent, f".{name}.minprov")
     if os.path.lexists(temporary):
         shutil.rmtree(temporary)
