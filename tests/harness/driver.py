@@ -90,6 +90,8 @@ async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tup
     before = take_snapshot(machine.layers)
     if run.interface_after == 0:
         machine.raise_interface()
+    else:
+        machine.lower_interface()
     async with AsyncExitStack() as stack:
         platform = Emulator(
             run.machine,

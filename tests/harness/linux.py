@@ -52,9 +52,16 @@ def add_address(name: str, address: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for request, value in ((SIOCSIFADDR, address), (SIOCSIFNETMASK, "255.255.255.255")):
             fcntl.ioctl(control, request, struct.pack("16sHH4s8x", name.encode(), socket.AF_INET, 0, _packed(value)))
+    switch_interface(name, up=True)
+
+
+def switch_interface(name: str, *, up: bool) -> None:
+    """Bring an interface up, or down; an alias that is down is gone with its address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         found = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("16sh14x", name.encode(), 0))
         (flags,) = struct.unpack_from("h", found, 16)
-        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh14x", name.encode(), flags | IFF_UP))
+        flags = flags | IFF_UP if up else flags & ~IFF_UP
+        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh14x", name.encode(), flags))
 
 
 def _packed(address: str) -> bytes:

@@ -35,6 +35,7 @@ from .linux import (
     bind,
     detach,
     mount,
+    switch_interface,
     unshare,
 )
 
@@ -275,6 +276,12 @@ class Machine:
         """Give the interface the platform's addresses, as the routes that come with the first DHCP lease do."""
         add_address("lo:1", WIRESERVER)
         add_address("lo:2", IMDS)
+
+    def lower_interface(self) -> None:
+        """Take the platform's addresses from the interface, if it has them."""
+        for alias in ("lo:1", "lo:2"):
+            with suppress(OSError):
+                switch_interface(alias, up=False)
 
     def read_console(self) -> str:
         """Return what was written to the serial console since the last time."""
