@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-vm test-vm-all check docs bench bench-forms deb bundle standalone requirements test-packages media-images fuzz clean
+.PHONY: help demo test test-vm test-vm-all check crash crash-all docs bench bench-forms deb bundle standalone requirements test-packages \
+        media-images fuzz clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
@@ -34,6 +35,14 @@ test-vm: $(VENV)/.ready  ## boot real guests under QEMU: the boots that matter m
 test-vm-all: $(VENV)/.ready  ## boot every guest in every scenario
 	tests/ensure-packages tests/vm/apt-packages.txt
 	$(BIN)/python -m pytest -m vm
+
+crash: $(VENV)/.ready  ## kill and cut off runs at 40 moments of each kind, as root, and see the next make it good
+	tests/ensure-packages tests/apt-packages.txt && tests/make-busybox
+	$(BIN)/python -m tests.crash --points 40
+
+crash-all: $(VENV)/.ready  ## the same at every moment
+	tests/ensure-packages tests/apt-packages.txt && tests/make-busybox
+	$(BIN)/python -m tests.crash
 
 docs: $(VENV)/.ready  ## write the documents that are made from the code
 	$(BIN)/python scripts/generate_docs.py

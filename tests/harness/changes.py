@@ -56,12 +56,14 @@ def take_snapshot(layers: Iterable[Layer]) -> Snapshot:
     return found
 
 
-def find_changes(layers: Iterable[Layer], before: Snapshot, after: Snapshot) -> dict[str, tuple[Entry | None, Entry]]:
+def find_changes(
+    layers: Iterable[Layer], before: Snapshot, after: Snapshot, ignored: Iterable[str] = OTHERS
+) -> dict[str, tuple[Entry | None, Entry]]:
     """Return what is different after, by path: the entry before, if there was one, and after."""
     changes: dict[str, tuple[Entry | None, Entry]] = {}
     for path, entry in after.items():
         old = before.get(path) or _look_below(path, layers)
-        if old != entry and not any(fnmatch.fnmatchcase(path, pattern) for pattern in OTHERS):
+        if old != entry and not any(fnmatch.fnmatchcase(path, pattern) for pattern in ignored):
             changes[path] = (old, entry)
     for path, entry in before.items():
         if path not in after:

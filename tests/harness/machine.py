@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tty
 from contextlib import suppress
+from copy import copy
 from typing import NamedTuple
 
 import minprov
@@ -77,6 +78,7 @@ class Image:
         self.directory = directory
         self.program = program
         self.privileged = privileged
+        self.lowers: tuple[str, ...] = (f"{directory}/image", "/")
         mount("none", "/", flags=MS_PRIVATE | MS_REC)
         mount("image", directory, "tmpfs")
         for name in ("image", "work", "root", "machine"):
@@ -85,6 +87,12 @@ class Image:
             self._make_by_overlay()
         else:
             self._make_by_copy()
+
+    def upon(self, layer: str) -> Image:
+        """Return this image with the changes that a directory has, the upper part of an overlay of it."""
+        image = copy(self)
+        image.lowers = (layer, *self.lowers)
+        return image
 
     def _make_by_overlay(self) -> None:
         root = f"{self.directory}/root"
@@ -192,13 +200,15 @@ class Machine:
             switch.write("1")
 
     def _mount_tree(self, image: Image, place: str) -> list[Layer]:
-        upper, work = f"{self._space}/upper{len(place)}", f"{self._space}/work{len(place)}"
-        os.mkdir(upper)
-        os.mkdir(work)
-        lowers = (f"{image.directory}/image", "/")
-        options = f"lowerdir={':'.join(lowers)},upperdir={upper},workdir={work}"
+        return self._mount_layer(image, place, self._space)
+
+    def _mount_layer(self, image: Image, place: str, directory: str) -> list[Layer]:
+        upper, work = f"{directory}/upper{len(place)}", f"{directory}/work{len(place)}"
+        os.makedirs(upper, exist_ok=True)
+        os.makedirs(work, exist_ok=True)
+        options = f"lowerdir={':'.join(image.lowers)},upperdir={upper},workdir={work}"
         mount("tree", self.root + place, "overlay", options=options)
-        return [Layer(place, upper, lowers)]
+        return [Layer(place, upper, image.lowers)]
 
     def _mount_copies(self, image: Image) -> list[Layer]:
         mount("root", self.root, "tmpfs")
