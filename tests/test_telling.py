@@ -168,6 +168,38 @@ def test_a_failure_report_that_nobody_takes_can_be_cut_short(whole: WholeRun) ->
     on(Emulator(faults=STALLED_HEALTH, on_request=look), test)
 
 
+ALWAYS = math.inf
+NO_REPORT = {
+    "stalled": Step(times=ALWAYS, drop="stall"),
+    "reset": Step(times=ALWAYS, drop="reset"),
+    "failing": Step(times=ALWAYS, status=500),
+    "forbidden": Step(times=ALWAYS, status=403),
+    "garbage": Step(times=ALWAYS, raw=b"\xff\0<"),
+}
+
+
+@pytest.mark.parametrize("step", NO_REPORT.values(), ids=NO_REPORT)
+def test_a_failure_that_cannot_be_reported_is_still_on_console_and_disk(whole: WholeRun, step: Step) -> None:
+    spoil_hostname(whole)
+    code = "import minprov.provision; minprov.provision.FAILURE_GRACE = 0.5\n"
+    code += "from minprov.__main__ import main\nmain()\n"
+    faults = Faults(steps=dict.fromkeys(HEALTH, (step,)))
+
+    async def test(platform: Emulator) -> None:
+        run = await ended(await whole.start(platform, seconds=1, code=code))
+        assert run.status == 74
+        assert "NotReady not reported: " in run.stderr
+        assert platform.health_reports == []
+        report = whole.report()
+        assert report["error"]["reason"] == "failed to write to the file system"
+        assert report["health"]["reported"] is None
+        [line] = whole.console_lines()
+        assert line == f"minprov: {whole.host_report()}"
+        assert "|reason=failed to write to the file system|" in line
+
+    on(Emulator(faults=faults), test)
+
+
 def test_another_provisioner_is_left_the_last_word(whole: WholeRun) -> None:
     (whole.root / "run/cloud-init").mkdir(parents=True)
     (whole.root / "run/cloud-init/enabled").touch()
