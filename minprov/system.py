@@ -69,8 +69,7 @@ class System:
     async def read(self, path: str) -> bytes | None:
         """Return a file's contents, or None when it is not there."""
         try:
-            with self.directory(os.path.dirname(path)) as directory:
-                return await read_file(directory, os.path.basename(path), follow=True)
+            return await read_file(None, self.path(path), follow=True)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -208,15 +207,23 @@ async def in_thread(function: Callable[..., T], *args: object, **kwargs: object)
     return await asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
 
 
-async def read_file(directory: int, name: str, *, follow: bool = False) -> bytes | None:
+async def read_file(
+    directory: int | None, name: str, *, follow: bool = False, owner: int | None = None
+) -> bytes | None:
     """Return the contents of a regular file in an open directory, or None when it is not there.
 
-    Raises OSError, with ELOOP for a link unless `follow`.
+    With an owner, who may make links, it must not be a second name of somebody else's file. Raises OSError, with ELOOP
+    for a link unless `follow`.
     """
 
     def open_nonblocking(path: str, _flags: int) -> int:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-        return os.open(path, flags, dir_fd=directory)
+        descriptor = os.open(path, flags, dir_fd=directory)
+        found = os.fstat(descriptor)
+        if owner is not None and found.st_nlink > 1 and found.st_uid != owner:
+            os.close(descriptor)
+            raise OSError(errno.EMLINK, "A second name for a file of another owner")
+        return descriptor
 
     try:
         async with aiofiles.open(name, "rb", opener=open_nonblocking) as file:

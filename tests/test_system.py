@@ -42,6 +42,15 @@ def test_a_link_in_a_tree_leads_where_the_tree_system_would_be_led(system: Syste
     assert system.path("/../../x") == str(tmp_path / "x")
 
 
+def test_a_file_of_a_tree_that_is_a_link_is_read_in_the_tree(system: System, tmp_path: Path) -> None:
+    for name in ("etc", "usr"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "etc/passwd").symlink_to("/usr/passwd")
+    assert run(system.read("/etc/passwd")) is None
+    (tmp_path / "usr/passwd").write_text("of the tree")
+    assert run(system.read("/etc/passwd")) == b"of the tree"
+
+
 def test_a_loop_of_links_ends(system: System, tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")

@@ -32,7 +32,7 @@ async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
     path = f"{account.home}/{DIRECTORY}/{FILE}"
     try:
         with _ssh_directory(system, account, create=False) as directory:
-            contents = await read_file(directory, FILE)
+            contents = await read_file(directory, FILE, owner=account.uid)
             if contents is None:
                 return Inspection(False, "no file")
             strict = _is_private(os.fstat(directory), account) and _is_private(
@@ -57,7 +57,7 @@ async def converge(system: System, action: WriteAuthorizedKeys) -> None:
     path = f"{account.home}/{DIRECTORY}/{FILE}"
     try:
         with _ssh_directory(system, account, create=True) as directory:
-            existing = (await read_file(directory, FILE) or b"").decode(errors="surrogateescape")
+            existing = (await read_file(directory, FILE, owner=account.uid) or b"").decode(errors="surrogateescape")
             merged = merge_keys(existing, action.keys).encode(errors="surrogateescape")
             owner = (account.uid, account.gid)
             await replace_file(directory, FILE, merged, mode=FILE_MODE, owner=owner)
