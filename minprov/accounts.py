@@ -25,7 +25,8 @@ def find_account(passwd: str, name: str) -> Account | None:
     """Return the account with this name, or None; a line that is not one of passwd(5) is passed over."""
     for fields in _entries(passwd, name):
         if len(fields) == 7 and fields[2].isdecimal() and fields[3].isdecimal():
-            return Account(name=name, uid=int(fields[2]), gid=int(fields[3]), home=fields[5], shell=fields[6])
+            home = fields[5] if fields[5].startswith("/") else "/"  # as login(1) has it
+            return Account(name=name, uid=int(fields[2]), gid=int(fields[3]), home=home, shell=fields[6])
     return None
 
 

@@ -191,10 +191,18 @@ def _ensure_home(system: System, account: Account, mode: int) -> None:
     except FileNotFoundError:
         _make_home(system, account, home, mode)
         return
+    if not stat.S_ISDIR(found.st_mode) or _is_of_the_system(system, home):
+        return  # whatever it is, it is not the user's; the second look says so
     if found.st_uid != account.uid:
         os.chown(home, account.uid, account.gid)
     if found.st_mode & 0o022:
         os.chmod(home, stat.S_IMODE(found.st_mode) & ~0o022)
+
+
+def _is_of_the_system(system: System, directory: str) -> bool:
+    """Tell whether it is / or directly below it, as /etc and /root are: no place to give away."""
+    real = os.path.realpath(directory)
+    return system.root in (real, os.path.dirname(real))
 
 
 def _make_home(system: System, account: Account, home: str, mode: int) -> None:
