@@ -100,6 +100,8 @@ def _run_in_loop(
     gc.disable()
     # A core file would hold the password.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Directories such as /home, and what tools make, are for everyone to enter; what is not has a mode of its own.
+    os.umask(0o022)
     loop = _new_event_loop(options.loop)
     asyncio.set_event_loop(loop)
     result = loop.run_until_complete(_main(options, identity, flags, refusal))
