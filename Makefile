@@ -36,9 +36,9 @@ test-vm-all: $(VENV)/.ready  ## boot every guest in every scenario
 	tests/ensure-packages tests/vm/apt-packages.txt
 	$(BIN)/python -m pytest -m vm
 
-crash: $(VENV)/.ready  ## kill and cut off runs at 40 moments of each kind, as root, and see the next make it good
+crash: $(VENV)/.ready  ## kill and cut off runs at 30 moments of each kind, as root, and see the next make it good
 	tests/ensure-packages tests/apt-packages.txt && tests/make-busybox
-	$(BIN)/python -m tests.crash --points 40
+	$(BIN)/python -m tests.crash --points 30
 
 crash-all: $(VENV)/.ready  ## the same at every moment
 	tests/ensure-packages tests/apt-packages.txt && tests/make-busybox
