@@ -20,7 +20,7 @@ from tests.harness.driver import PROGRAMS
 from tests.harness.linux import CLONE_NEWNS, detach, unshare
 from tests.harness.machine import WIRESERVER, Image
 
-from .effects import Effect
+from .effects import SUPPORTED, Effect
 from .machines import FILE_SYSTEMS, FileSystem, each_alone
 from .trial import VM_ID, Kill, Scenario, Verdict, observe, prepare, try_kill, try_power_cut
 
@@ -184,6 +184,10 @@ def main() -> int:
     )
     parser.add_argument("kinds", nargs="*", metavar="KIND", help="try these only: " + ", ".join(k.name for k in KINDS))
     options = parser.parse_args()
+    if os.geteuid() != 0 or not SUPPORTED:
+        parser.error("needs root, and x86-64, whose system calls it knows")
+    if unknown := set(options.kinds) - {kind.name for kind in KINDS}:
+        parser.error(f"no such kind: {', '.join(unknown)}")
     kinds = [kind for kind in KINDS if kind.name in (options.kinds or {kind.name})]
     line = "{:<16}{:>8}{:>8}{:>8}{:>14}{:>12}{:>10}"
     print(line.format("kind", "points", "tried", "runs", "Ready twice", "mismatches", "seconds"))
