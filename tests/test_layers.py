@@ -5,8 +5,12 @@ from __future__ import annotations
 import ast
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PACKAGE = Path(__file__).parent.parent / "minprov"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "emulator" not in path.parents)
@@ -23,6 +27,25 @@ LAYERS = (
     {"provision"},
     {"cli"},
     {"__main__"},
+)
+EMULATOR_LAYERS = (
+    {"exchange", "tables", "certificates"},
+    {"vm"},
+    {"faults", "goal_state", "instance", "options", "ovf_env"},
+    {"delivery", "host_plugin", "imds", "media", "wireserver"},
+    {"platform"},
+    {"record", "sample"},
+    {"guest"},
+    {"cli"},
+    {"__main__"},
+)
+GUEST_LAYERS = (
+    {"tools", "transcript"},
+    {"network"},
+    {"login", "machine", "platform"},
+    {"image"},
+    {"boot"},
+    {"cli"},
 )
 PURE = {
     "actions",
@@ -53,8 +76,10 @@ def imported_by(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(PACKAGE.parent).parts[: -node.level] if node.level else ()
+            module = ".".join((*package, *([node.module] if node.module else [])))
+            names |= {f"{module}.{alias.name}" for alias in node.names}
     return names
 
 
@@ -75,6 +100,20 @@ def test_imports_point_downwards(path: Path) -> None:
         if package != "minprov" or there in {here, "emulator", "__version__"}:
             continue
         assert layer_of(there) < layer_of(here), f"{here} imports {name}"
+
+
+@pytest.mark.parametrize(("package", "layers"), [("emulator", EMULATOR_LAYERS), ("emulator/guest", GUEST_LAYERS)])
+def test_imports_of_the_emulator_point_downwards(package: str, layers: Sequence[set[str]]) -> None:
+    level = {module: index for index, names in enumerate(layers) for module in names}
+    directory = PACKAGE / package
+    prefix = f"minprov.{package.replace('/', '.')}."
+    for path in directory.rglob("*.py"):
+        here = path.relative_to(directory).parts[0].removesuffix(".py")
+        if here in {"__init__", "data"}:
+            continue
+        for name in imported_by(path):
+            there = name.removeprefix(prefix).split(".")[0] if name.startswith(prefix) else here
+            assert there == here or level[there] < level[here], f"{path.relative_to(PACKAGE)} imports {name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -16,5 +16,7 @@ It is a program of its own (``python -m minprov.emulator``); nothing that runs a
     delivery      a reply on its way out, damaged as the faults say
     platform      sockets, every request as it was judged, the health the platform was told
 
-    cli, record   the command line and the lines it prints; `tables` reads its TOML files
+    cli, record   the command line and the lines it prints; `options` are those it shares with `guest`, `tables` are
+                  its TOML files
+    guest         a real machine under QEMU on this platform: ``python -m minprov.emulator boot IMAGE``
 """

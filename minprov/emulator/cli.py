@@ -13,19 +13,17 @@ import math
 import os
 import signal
 import sys
-import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
 
 from . import host_plugin, record
 from .faults import NO_FAULTS, load_faults
 from .media import write_media
+from .options import Parser, add_vm_options, virtual_machine
 from .platform import LOOPBACK, Emulator
-from .tables import convert_table
-from .vm import SAMPLE_VM, VM_CONVERTERS, VirtualMachine, load_vm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,9 +48,14 @@ class _Until:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the emulated platform; return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["boot"]:
+        from .guest import cli
+
+        return cli.main(arguments[1:])
     options = _parse(arguments)
     try:
-        vm = _virtual_machine(options)
+        vm = virtual_machine(options)
         faults = NO_FAULTS if options.faults is None else load_faults(options.faults)
         if options.write_media is not None:
             write_media(options.write_media, vm)
@@ -134,26 +137,14 @@ def _open_log(name: str | None) -> Iterator[IO[str] | None]:
         yield log
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(os.EX_USAGE, f"{self.format_usage()}{self.prog}: {message}\n")
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m minprov.emulator",
-        description="Serve the Azure platform of one VM: WireServer, IMDS, HostGAPlugin and provisioning media.",
+        description="Serve the Azure platform of one VM: WireServer, IMDS, HostGAPlugin and provisioning media. "
+        "`python -m minprov.emulator boot IMAGE` boots a disk image on it and tells whether it provisions itself.",
         epilog="Fault scripts, VM files and the log are described in docs/emulator.md.",
     )
-    machine = parser.add_argument_group("the VM")
-    machine.add_argument("--vm", metavar="FILE", help="TOML file with the VM's properties (default: a sample VM)")
-    machine.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="set one property of the VM, as a TOML value or a plain string; may repeat",
-    )
+    machine = add_vm_options(parser)
     machine.add_argument("--write-media", metavar="PATH", help="write the VM's provisioning media to an image file")
     behaviour = parser.add_argument_group("behaviour")
     behaviour.add_argument("--faults", metavar="FILE", help="fault script (default: everything works)")
@@ -189,18 +180,6 @@ def _address(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!a} is not HOST:PORT")
     return host, int(port)
-
-
-def _virtual_machine(options: argparse.Namespace) -> VirtualMachine:
-    vm = SAMPLE_VM if options.vm is None else load_vm(options.vm)
-    changes: dict[str, object] = {}
-    for setting in options.set:
-        key, _, value = setting.partition("=")
-        try:
-            changes |= tomllib.loads(f"{key} = {value}")
-        except tomllib.TOMLDecodeError:
-            changes[key] = value
-    return replace(vm, **convert_table(changes, VM_CONVERTERS, file=Path("--set")))
 
 
 def _until(words: list[str]) -> _Until:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
+import json
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from minprov.errors import ProvisioningError, Reason
-from minprov.model import Secret
+from minprov.model import Secret, SshPublicKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -120,3 +121,21 @@ def text_table(value: object, directory: Path) -> dict[str, str]:
     if not isinstance(value, dict):
         raise TypeError("must be a table of strings")
     return {key: text(item, directory) for key, item in cast("dict[str, object]", value).items()}
+
+
+def format_value(value: object) -> str:
+    """Return a value as the converters take it in a TOML file."""
+    match value:
+        case Secret():
+            return format_value(value.reveal())
+        case bytes():
+            return format_value({"base64": base64.b64encode(value).decode()})
+        case SshPublicKey():
+            return format_value({key: part for key, part in value._asdict().items() if part is not None})
+        case dict():
+            pairs = cast("dict[str, object]", value).items()
+            return "{" + ", ".join(f"{key} = {format_value(item)}" for key, item in pairs) + "}"
+        case tuple():
+            return "[" + ", ".join(map(format_value, cast("tuple[object, ...]", value))) + "]"
+    # A JSON string, number or boolean is one of TOML as well, but for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,7 +2,7 @@
 
 `VirtualMachine` has a sensible fake value for everything that a platform always knows, and `None` for what a person may
 or may not have given at creation. `SAMPLE_VM` has all of it. `load_vm` reads the same fields from a TOML file, with
-dashes for underscores. Nothing here knows how the values look on the wire.
+dashes for underscores, and `dump_vm` writes one. Nothing here knows how the values look on the wire.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from minprov.model import Secret, SshPublicKey
 
-from .tables import content, convert_table, flag, number, read_table, secret, text, text_table, texts
+from .tables import content, convert_table, flag, format_value, number, read_table, secret, text, text_table, texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +96,12 @@ def load_vm(path: str | Path) -> VirtualMachine:
     """
     file = Path(path)
     return VirtualMachine(**convert_table(read_table(file), VM_CONVERTERS, file=file))
+
+
+def dump_vm(vm: VirtualMachine) -> str:
+    """Return the TOML file that `load_vm` makes the same VM from; a password is in it as it is."""
+    values = {name.replace("_", "-"): getattr(vm, name) for name in VM_CONVERTERS}
+    return "".join(f"{key} = {format_value(value)}\n" for key, value in values.items() if value is not None)
 
 
 def _keys(value: object, directory: Path) -> tuple[SshPublicKey, ...]:

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.vm.bootable import make_bootable_disk
 from tests.vm.recipes import Recipe
 
 HERE = Path(__file__).parent
@@ -34,6 +35,7 @@ PROJECT = HERE.parents[1]
 PACKAGED = ("debian", "minprov", "packaging", "units")
 DISK_SIZE = "2G"
 DIGEST = 16
+DISK = "disk.img"
 KERNEL_PACKAGES = ("busybox-static", "linux-image-cloud-amd64")
 
 # What the initramfs loads to reach the root disk; udev loads everything else, the optical drive's driver included.
@@ -58,16 +60,26 @@ class Image:
 def ensure_image(recipe: Recipe) -> Image:
     """Return the image of a recipe, making whatever part of it the cache lacks."""
     kernel = _ensure("kernel", _kernel_inputs(), _make_kernel)
-    base = _ensure("base", ["\n".join(sorted(recipe.packages)).encode()], lambda out: _make_base(recipe.packages, out))
-    package = _ensure("package", _file_contents(PROJECT / name for name in PACKAGED), _make_package)
-    inputs = [kernel.name, base.name, repr(recipe), package.name if recipe.minprov else "no minprov"]
+    base, package = ensure_base(recipe.packages), ensure_package()
+    inputs = [kernel.name, base.parent.name, repr(recipe), package.name if recipe.minprov else "no minprov"]
     trees = [TREES / tree for tree in recipe.trees]
     disk = _ensure(
         f"disk-{recipe.name}",
         [*(text.encode() for text in inputs), *_file_contents(trees)],
         lambda out: _make_disk(recipe, kernel, base, package, out),
     )
-    return Image(kernel=kernel / "vmlinuz", initrd=kernel / "initrd", disk=disk / "root.ext4")
+    return Image(kernel=kernel / "vmlinuz", initrd=kernel / "initrd", disk=disk / DISK)
+
+
+def ensure_base(packages: Iterable[str]) -> Path:
+    """Return the archive of a system with these packages and what they depend on."""
+    names = sorted(packages)
+    return _ensure("base", ["\n".join(names).encode()], lambda out: _make_base(names, out)) / "base.tar"
+
+
+def ensure_package() -> Path:
+    """Return the directory with this project's Debian packages."""
+    return _ensure("package", _file_contents(PROJECT / name for name in PACKAGED), _make_package)
 
 
 def cache_directory() -> Path:
@@ -177,7 +189,7 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, out: Pat
     with _work_directory(out.parent) as work:
         root = work / "root"
         root.mkdir()
-        _run("tar", "--extract", "--xattrs", "--xattrs-include=*", "--file", base / "base.tar", "--directory", root)
+        _run("tar", "--extract", "--xattrs", "--xattrs-include=*", "--file", base, "--directory", root)
         _lay_over(kernel / "lib", root / "usr/lib")
         for tree in recipe.trees:
             _lay_over(TREES / tree, root)
@@ -189,7 +201,10 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, out: Pat
             _run("unshare", "--mount", "--", "sh", "-euc", _IN_GUEST, "sh", root, command)
         # As in an image made to be cloned: systemd generates an id at boot, and does not take this for a factory reset.
         (root / "etc/machine-id").write_text("")
-        _run("mke2fs", "-q", "-t", "ext4", "-d", root, out / "root.ext4", DISK_SIZE)
+        if recipe.bootloader:
+            make_bootable_disk(root, out / DISK, size=DISK_SIZE)
+        else:
+            _run("mke2fs", "-q", "-t", "ext4", "-d", root, out / DISK, DISK_SIZE)
 
 
 def _install(package: Path, root: Path) -> None:

@@ -26,6 +26,8 @@ class Recipe:
     publishes: bool = True
     """Whether its DHCP client can be told a hostname that it did not start with."""
     minprov: bool = True
+    bootloader: bool = False
+    """Whether the disk starts by itself, as the image that somebody would upload."""
 
     @property
     def systemd(self) -> bool:
@@ -142,3 +144,14 @@ SELINUX = replace(
         "setfiles -F /etc/selinux/default/contexts/files/file_contexts /",
     ),
 )
+
+# As somebody builds an image for Azure: a kernel, an initramfs and a bootloader of its own.
+APPLIANCE = replace(
+    NETWORKD,
+    name="appliance",
+    packages=(*NETWORKD.packages, "initramfs-tools", "linux-image-cloud-amd64", "zstd"),
+    bootloader=True,
+)
+
+# The same, with the mistake that `boot` is there to find.
+FORGOTTEN = replace(APPLIANCE, name="forgotten", minprov=False)

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from minprov.emulator.guest.machine import firmware_uuid
 from tests.vm import recipes
 from tests.vm.findings import STATE, Findings, Remains, autopsy, examine
-from tests.vm.lab import CUSTOM_DATA, HOSTNAME, USERNAME, VM_ID, boot, new_disk, product_uuid
+from tests.vm.lab import CUSTOM_DATA, HOSTNAME, USERNAME, VM_ID, boot, new_disk
 from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Future
 
-    from tests.vm.machine import Answer, Disk
+    from minprov.emulator.guest.login import Answer
+    from tests.vm.machine import Disk
     from tests.vm.recipes import Recipe
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
@@ -108,7 +110,7 @@ async def _reboot(recipe: Recipe, disk: Disk) -> Reboot:
 
 
 def _is_ready(disk: Disk, vm_id: str) -> bool:
-    return disk.exists(f"{STATE}/ready/{product_uuid(vm_id)}")
+    return disk.exists(f"{STATE}/ready/{firmware_uuid(vm_id)}")
 
 
 CAPTURED = Story("no-disc-file-systems", functools.partial(_live, recipes.NO_DISC_FILE_SYSTEMS, captured=True))

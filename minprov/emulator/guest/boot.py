@@ -1,0 +1,197 @@
+"""Boot a disk image against the emulated platform, and tell whether it provisions itself.
+
+Everything that can be seen from outside is told as it happens: the DHCP lease, each request, each health report, the
+first login. Without a report there is still the end of the serial console, and what was asked of the platform.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import tempfile
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from minprov.emulator.media import write_media
+from minprov.model import SshPublicKey
+
+from .image import uefi_arguments
+from .login import Login, make_key_pair
+from .machine import firmware_uuid, kvm_works, running_machine
+from .network import platform_network
+from .platform import start_platform
+from .transcript import UnheardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minprov.emulator.vm import VirtualMachine
+
+    from .image import DiskImage
+    from .login import KeyPair
+    from .machine import Machine
+    from .platform import Platform
+
+# Ready means usable, so this is for the login itself, and for provisioners that make the account only after Ready.
+LOGIN_LIMIT = 120.0
+_TAIL = 30
+_UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][0-9A-Z]|[^\x20-\x7e]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What is tried: an image, as the VM that the platform believes in."""
+
+    image: DiskImage
+    vm: VirtualMachine
+    faults: Path | None
+    uefi: bool
+    has_media: bool
+    logins: tuple[str, ...]
+    """`key`, `password`: the ways that must work once Ready is reported."""
+    limit: float
+    memory: int
+    console: Path | None
+
+
+async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
+    """Boot the image, say what happens line by line, and return whether it provisioned itself.
+
+    Raises: ProvisioningError if it could not be tried.
+    """
+    story = _Story(say)
+    firmware, processor = "UEFI" if trial.uefi else "BIOS", "KVM" if kvm_works() else "software emulation"
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="minprov-boot-")))
+        key = make_key_pair(directory) if "key" in trial.logins else None
+        vm = _with_key(trial.vm, key) if key else trial.vm
+        network = await stack.enter_async_context(platform_network(on_dhcp_line=story.on_dhcp_line))
+        platform = await start_platform(
+            network, vm, directory=directory, faults=trial.faults, on_line=story.on_platform_line
+        )
+        machine = await stack.enter_async_context(
+            running_machine(
+                network=network,
+                directory=directory,
+                boots=(*trial.image.arguments, *(uefi_arguments(directory) if trial.uefi else ())),
+                product_uuid=vm.vm_id if trial.uefi else firmware_uuid(vm.vm_id),
+                mac=vm.mac_address,
+                media=_write_media(vm, directory) if trial.has_media else None,
+                console_log=trial.console,
+                memory=trial.memory,
+            )
+        )
+        logins: dict[str, Login] = {}
+        if key:
+            logins["key"] = Login.with_key(network, vm.username, key)
+        if "password" in trial.logins and vm.password:
+            logins["password"] = Login.with_password(network, vm.username, vm.password.reveal(), directory)
+        say(f"{trial.image.path.name} starts as {vm.hostname}: {firmware}, {processor}")
+        await machine.start()
+        story.starts_at = machine.started_at
+        failure = await _report(platform, machine, trial.limit)
+        for name, login in logins.items():
+            failure = failure or await _log_in(name, login, vm.username, story)
+        return story.end(failure, machine)
+
+
+class _Story:
+    """What happens, told with the time since the machine started."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.starts_at = math.inf
+        self._lease: str | None = None
+        self._asked: Counter[str] = Counter()
+        self._ready_after = self._usable_after = math.nan
+
+    def tell(self, at: float, what: str, detail: str) -> None:
+        self._say(f"{at - self.starts_at:7.1f} s  {what:<8} {detail}")
+
+    def on_dhcp_line(self, at: float, line: str) -> None:
+        if granted := re.search(r"DHCPACK\(\S+\) (\S+) \S+ ?(.*)", line):
+            self._lease = f"{granted[1]} for {_printable(granted[2]) or 'a guest that does not say its name'}"
+            self.tell(at, "DHCP", self._lease)
+
+    def on_platform_line(self, at: float, line: str) -> None:
+        event: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
+        match event:
+            case {"event": "request", **request}:
+                asked = f"{request['method']} {request['path']}"
+                self._asked[_printable(asked)] += 1
+                query = urlencode(request["query"])
+                detail = f"{asked}{'?' * bool(query)}{query}  {request['status'] or request['verdict']}"
+                self.tell(at, "request", _printable(f"{detail}  {request['detail'] or ''}"))
+            case {"event": "health", "state": state, "substatus": substatus, "description": description}:
+                self._ready_after = at - self.starts_at
+                self.tell(at, "report", _printable(" ".join(filter(None, (state, substatus, description)))))
+
+    def on_login(self, name: str, username: str) -> None:
+        now = time.monotonic()
+        self._usable_after = now - self.starts_at
+        self.tell(now, "login", f"{username} by {name}")
+
+    def end(self, failure: str | None, machine: Machine) -> bool:
+        if failure is None:
+            usable = "" if math.isnan(self._usable_after) else f", usable by SSH after {self._usable_after:.1f} s"
+            self._say(f"Provisioned: Ready after {self._ready_after:.1f} s{usable}.")
+            return True
+        lines = [line for line in map(_printable, machine.console.text.splitlines()) if line.strip()]
+        self._say(f"The serial console{' at the end' if lines else ' said nothing: is console=ttyS0 missing?'}")
+        for line in lines[-_TAIL:]:
+            self._say(f"  | {line}")
+        asked = ", ".join(f"{what} ({times})" for what, times in self._asked.items())
+        self._say(f"DHCP lease: {self._lease or 'never asked for'}")
+        self._say(f"The platform was asked: {asked or 'nothing'}")
+        self._say(f"Not provisioned: {failure}.")
+        return False
+
+
+async def _report(platform: Platform, machine: Machine, limit: float) -> str | None:
+    """Wait for the report; return what went wrong with it, or nothing."""
+    ended = asyncio.create_task(machine.monitor.ended(within=None))
+    reported = asyncio.create_task(platform.reported("Ready", "NotReady", within=limit))
+    try:
+        await asyncio.wait({ended, reported}, return_when=asyncio.FIRST_COMPLETED)
+        if not reported.done():
+            return "the machine switched itself off before it reported"
+        report = await reported
+    except UnheardError:
+        return f"nothing was reported in {limit:.0f} s"
+    finally:
+        ended.cancel()
+        reported.cancel()
+    return None if report["state"] == "Ready" else "the guest reported that it failed"
+
+
+async def _log_in(name: str, login: Login, username: str, story: _Story) -> str | None:
+    """Log in as a person would, until it works; return what went wrong, or nothing."""
+    answer = await login.succeed("true", within=LOGIN_LIMIT)
+    if answer.status == 0:
+        story.on_login(name, username)
+        return None
+    return f"Ready was reported, but {username} cannot log in by {name}: {' '.join(answer.lines)}"
+
+
+def _with_key(vm: VirtualMachine, key: KeyPair) -> VirtualMachine:
+    """Add the key that is made for this boot: nobody's private key is asked for."""
+    path = f"/home/{vm.username}/.ssh/authorized_keys"
+    return replace(vm, ssh_public_keys=(*vm.ssh_public_keys, SshPublicKey(value=key.public, path=path)))
+
+
+def _write_media(vm: VirtualMachine, directory: Path) -> Path:
+    media = directory / "media.img"
+    write_media(media, vm)
+    return media
+
+
+def _printable(text: str) -> str:
+    """Return text of the guest's without what a terminal would obey."""
+    return _UNPRINTABLE.sub("", text)

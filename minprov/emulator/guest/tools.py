@@ -1,0 +1,32 @@
+"""The system's programs that booting a guest takes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from minprov.errors import ProvisioningError, Reason
+
+# Who is not root has no sbin in PATH on Debian, where dnsmasq is.
+_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+
+_PACKAGES = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+    "unshare": "util-linux",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+}
+
+
+def find_tool(name: str) -> str:
+    """Return the path of a program.
+
+    Raises: ProvisioningError(TOOL_NOT_FOUND), with the Debian package that has it.
+    """
+    path = shutil.which(name, path=_PATH)
+    if path is None:
+        package = _PACKAGES.get(name, name)
+        raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool=name, action=f"apt install {package}")
+    return path
