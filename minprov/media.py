@@ -307,7 +307,8 @@ def _read_directory(path: str, directory: int) -> Contents:
     for name, limit in LIMITS.items():
         full_path = f"{path}/{name}"
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW  # the disc may be a hostile one
+            descriptor = os.open(name, flags, dir_fd=directory)
         except FileNotFoundError:
             continue
         except OSError as error:

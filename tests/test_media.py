@@ -148,11 +148,13 @@ def test_a_file_larger_than_any_on_a_disc_is_refused(tmp_path: Path) -> None:
         assert fault_of(path).data["feature"] == "a file larger than any on a disc"
 
 
-def test_a_directory_whose_file_cannot_be_opened_is_unreadable(tmp_path: Path) -> None:
-    (tmp_path / "ovf-env.xml").symlink_to("ovf-env.xml")
-    fault = fault_of(tmp_path)
+def test_a_link_in_a_directory_which_may_be_a_mounted_disc_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "of-root").write_bytes(OVF_ENV)
+    (tmp_path / "disc").mkdir()
+    (tmp_path / "disc/ovf-env.xml").symlink_to(tmp_path / "of-root")
+    fault = fault_of(tmp_path / "disc")
     assert fault.reason is Reason.MEDIA_UNREADABLE
-    assert fault.data == {"path": f"{tmp_path}/ovf-env.xml", "error": "Too many levels of symbolic links"}
+    assert fault.data == {"path": f"{tmp_path}/disc/ovf-env.xml", "error": "Too many levels of symbolic links"}
 
 
 @pytest.mark.root
