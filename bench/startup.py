@@ -1,14 +1,14 @@
 """Measure start-up: process start to Ready posted, against the import of the HTTP client alone, in one run.
 
 The platform is emulated on loopback, the media is the sample image in a file, and the account is made by the machine's
-own tools in a fresh tree for every run. Runs alternate with the yardstick, since a shared machine's speed drifts: the
-figures to trust are the ratios. Needs root, for the tools' chroot(2), and time(1).
+own tools in a fresh tree for every run; Ready is when the platform has its report. Runs alternate with the yardstick,
+since a shared machine's speed drifts: the figures to trust are the ratios. Needs root, for the tools' chroot(2), and
+time(1).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import statistics
@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from minprov.emulator.sample import EmulatedPlatform, emulated_platform
+from minprov.emulator.platform import Emulator
+from minprov.emulator.sample import sample_media
 
 RUNS = 15
 COPIED = ("passwd", "shadow", "group", "gshadow", "login.defs", "subuid", "subgid")
@@ -43,38 +44,39 @@ def make_tree(directory: str) -> None:
 
 
 def run(argv: Sequence[str]) -> Measured:
-    """Run a command to its end: wall time in ms, peak resident memory in MiB."""
-    start = time.perf_counter()
+    """Run a command to its end: time in ms, peak resident memory in MiB."""
+    start = time.monotonic()
     # time(1) is between, because a child's peak memory counts from before it executes: as a copy of this process.
     timed = ["/usr/bin/time", "--format=%M", *argv]
     done = subprocess.run(timed, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    wall = time.perf_counter() - start
+    elapsed = time.monotonic() - start
     if done.returncode:
         raise SystemExit(f"{argv} failed: {done.stderr}")
-    return {"wall": wall * 1000, "memory": int(done.stderr.splitlines()[-1]) / 1024}
+    return {"ms": elapsed * 1000, "memory": int(done.stderr.splitlines()[-1]) / 1024}
 
 
-def provision(platform: EmulatedPlatform, command: Sequence[str]) -> Measured:
-    """Provision a fresh tree once; adds the time to Ready by the program's own account."""
+def provision(platform: Emulator, media: Path, command: Sequence[str]) -> Measured:
+    """Provision a fresh tree once: time in ms until the platform has accepted Ready, peak resident memory in MiB."""
     with tempfile.TemporaryDirectory() as tree:
         make_tree(tree)
         urls = ["--imds-url", platform.imds_url, "--wireserver-url", platform.wireserver_url]
-        measured = run([*command, "--root", tree, "--media", platform.media, "--timeout", "60", *urls])
-        report = json.loads(Path(tree, "var/lib/minprov/report.json").read_text())
-    if report["health"]["reported"] != "Ready":
+        start = time.monotonic()
+        measured = run([*command, "--root", tree, "--media", str(media), "--timeout", "60", *urls])
+    report = platform.requests[-1]
+    if report.endpoint != "health" or report.verdict != "accepted":
         raise SystemExit("Ready was not reported")
-    return measured
+    return measured | {"ms": report.at_ms - start * 1000}
 
 
 def compare(name: str, first: Callable[[], Measured], second: Callable[[], Measured], limit: str) -> None:
-    """Run two commands in turn and print the ratio of their wall times, pair by pair."""
+    """Run two commands in turn and print the ratio of their times, pair by pair."""
     first(), second()
     pairs = [(first(), second()) for _ in range(RUNS)]
-    ratios = sorted(mine["wall"] / yardstick["wall"] for mine, yardstick in pairs)
-    wall, yardstick = (statistics.median(pair[index]["wall"] for pair in pairs) for index in (0, 1))
+    ratios = sorted(mine["ms"] / yardstick["ms"] for mine, yardstick in pairs)
+    mine_ms, yardstick_ms = (statistics.median(pair[index]["ms"] for pair in pairs) for index in (0, 1))
     memory = max(mine["memory"] for mine, _ in pairs)
     print(
-        f"{name:<34} {wall:6.0f} ms : {yardstick:4.0f} ms   ratio {statistics.median(ratios):4.2f}"
+        f"{name:<34} {mine_ms:6.0f} ms : {yardstick_ms:4.0f} ms   ratio {statistics.median(ratios):4.2f}"
         f" ({ratios[0]:.2f} to {ratios[-1]:.2f}, budget {limit})   peak {memory:4.1f} MiB"
     )
 
@@ -95,9 +97,10 @@ def measure_later_boots(command: Sequence[str]) -> None:
 
 async def measure_first_boot(command: Sequence[str]) -> None:
     """Compare with the import of the HTTP client where everything is still to do."""
-    async with emulated_platform() as platform:
-        ready, client = (lambda: provision(platform, command)), (lambda: run(IMPORT_CLIENT))
-        await asyncio.to_thread(compare, "start to Ready : import aiohttp", ready, client, "1.20")
+    with sample_media() as media:
+        async with Emulator() as platform:
+            ready, client = (lambda: provision(platform, media, command)), (lambda: run(IMPORT_CLIENT))
+            await asyncio.to_thread(compare, "start to Ready : import aiohttp", ready, client, "1.20")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ longer than the answer.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run the command line and exit, at once: taking the interpreter down takes longer than all that is left to do."""
+    gc.disable()  # nothing here lives long enough for a collection to pay, and imports alone would set off dozens
     status = 0
     if sys.argv[1:] or not _already_provisioned():
         from minprov.cli import run

@@ -93,11 +93,8 @@ def _run_in_loop(
     options: Options, identity: Identity, flags: dict[str, Any], refusal: ProvisioningError | None
 ) -> Result:
     import asyncio
-    import gc
     import resource
 
-    # Nothing here lives long enough for a collection to pay, and imports alone would set off dozens.
-    gc.disable()
     # A core file would hold the password.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Directories such as /home, and what tools make, are for everyone to enter; what is not has a mode of its own.

@@ -17,7 +17,6 @@ from minprov.apart import apart
 from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.imds import fetch_instance
-from minprov.media import find_media
 from minprov.model import GoalState, InstanceMetadata
 from minprov.ovf import parse_ovf_env, redact
 from minprov.plan import Evidence, is_complete, needs_source
@@ -29,6 +28,7 @@ from minprov.wire import fetch_goal_state
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from minprov.media import Media
     from minprov.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Sources:
 
     async def _read_media(self) -> Evidence | None:
         def find() -> tuple[bytes, bytes | None, str | None, str]:
-            media = find_media(self._options.media, wait=self._options.media_wait, accept=parse_ovf_env)
+            media = _find_media(self._options, self._options.media_wait)
             return media.ovf_env, media.custom_data, media.device, media.detail
 
         try:
@@ -205,7 +205,7 @@ async def find_drive(options: Options) -> str | None:
     """Return the drive with the provisioning media, if it is still in there."""
 
     def find() -> str | None:
-        return find_media(options.media, wait=0.0, accept=parse_ovf_env).device
+        return _find_media(options, 0.0).device
 
     with suppress(ProvisioningError, ChildProcessError, TimeoutError):
         async with asyncio.timeout(MEDIA_LIMIT):
@@ -226,6 +226,12 @@ def _failed(error: ProvisioningError) -> Source:
     logger.info("%s", error)
     missing = error.reason in NOT_THERE
     return Source(state=SourceState.MISSING if missing else SourceState.FAILED, detail=str(error))
+
+
+def _find_media(options: Options, wait: float) -> Media:
+    from minprov.media import find_media  # where it is needed: in the process apart, while this one goes on
+
+    return find_media(options.media, wait=wait, accept=parse_ovf_env)
 
 
 def _load_transport() -> type[Transport]:

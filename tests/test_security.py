@@ -163,8 +163,8 @@ def test_user_data_which_anybody_in_the_vm_can_read_is_never_run() -> None:
 @pytest.mark.root
 def test_a_reader_that_crashes_takes_nothing_down_with_it(whole: WholeRun) -> None:
     code = (
-        "import os, minprov.gather\n"
-        "minprov.gather.find_media = lambda *_, **__: os.kill(os.getpid(), 11)\n"
+        "import os, minprov.media\n"
+        "minprov.media.find_media = lambda *_, **__: os.kill(os.getpid(), 11)\n"
         "from minprov.__main__ import main\nmain()\n"
     )
 

@@ -26,13 +26,13 @@ DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
 async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
     """Parse the file again, and check what sshd's StrictModes checks: owner and mode of it and its directory."""
     wanted = f"{len(action.keys)} key" + ("s" if len(action.keys) != 1 else "")
-    account = await find_user(system, action.username)
+    account = find_user(system, action.username)
     if account is None:
         return Inspection(False, "no account")
     path = f"{account.home}/{DIRECTORY}/{FILE}"
     try:
         with _ssh_directory(system, account, create=False) as directory:
-            contents = await read_file(directory, FILE, owner=account.uid)
+            contents = read_file(directory, FILE, owner=account.uid)
             if contents is None:
                 return Inspection(False, "no file")
             strict = _is_private(os.fstat(directory), account) and _is_private(
@@ -51,13 +51,13 @@ async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
 
 async def converge(system: System, action: WriteAuthorizedKeys) -> None:
     """Add the keys that are lacking; what is there stays."""
-    account = await find_user(system, action.username)
+    account = find_user(system, action.username)
     if account is None:
         raise ProvisioningError(Reason.READ_BACK, detail=f"no account {action.username}")
     path = f"{account.home}/{DIRECTORY}/{FILE}"
     try:
         with _ssh_directory(system, account, create=True) as directory:
-            existing = (await read_file(directory, FILE, owner=account.uid) or b"").decode(errors="surrogateescape")
+            existing = (read_file(directory, FILE, owner=account.uid) or b"").decode(errors="surrogateescape")
             merged = merge_keys(existing, action.keys).encode(errors="surrogateescape")
             owner = (account.uid, account.gid)
             await replace_file(directory, FILE, merged, mode=FILE_MODE, owner=owner)

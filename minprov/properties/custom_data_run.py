@@ -18,21 +18,21 @@ async def inspect(system: System, action: ExecuteCustomData) -> Inspection:
     """Compare the program with the one that last ran to its end."""
     if not system.live:
         return Inspection(True, "left to the running system")
-    done = await system.read_text(_record(action))
-    return Inspection(done == await _digest(system, action), "has run" if done else "has not run")
+    done = system.read_text(_record(action))
+    return Inspection(done == _digest(system, action), "has run" if done else "has not run")
 
 
 async def converge(system: System, action: ExecuteCustomData) -> None:
     """Run it, keep what it printed, and note that it ran: a killed run starts it again."""
-    await system.replace(action.path, await system.read(action.path) or b"", mode=0o700)
+    await system.replace(action.path, system.read(action.path) or b"", mode=0o700)
     output = await system.run([action.path], limit=LIMIT)
     await system.replace(f"{action.path}.log", output.encode(), mode=0o600)
-    await system.replace(_record(action), (await _digest(system, action)).encode(), mode=0o600)
+    await system.replace(_record(action), _digest(system, action).encode(), mode=0o600)
 
 
 def _record(action: ExecuteCustomData) -> str:
     return f"{action.path}.executed"
 
 
-async def _digest(system: System, action: ExecuteCustomData) -> str:
-    return hashlib.sha256(await system.read(action.path) or b"").hexdigest()
+def _digest(system: System, action: ExecuteCustomData) -> str:
+    return hashlib.sha256(system.read(action.path) or b"").hexdigest()

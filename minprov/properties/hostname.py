@@ -15,7 +15,7 @@ FILE = "/etc/hostname"
 
 async def inspect(system: System, action: SetHostname) -> Inspection:
     """Compare the kernel's hostname and the file's."""
-    stored = (await system.read_text(FILE)).strip()
+    stored = system.read_text(FILE).strip()
     names = {stored, socket.gethostname()} if system.live else {stored}
     present = " / ".join(sorted(name or "(none)" for name in names))
     holds = names == {action.hostname}

@@ -18,7 +18,7 @@ SHADOW = "/etc/shadow"
 async def inspect(system: System, action: SetPassword) -> Inspection:
     """Verify the password against the shadow entry."""
     try:
-        field = find_password_field(await system.read_text(SHADOW), action.username)
+        field = find_password_field(system.read_text(SHADOW), action.username)
     except ProvisioningError as error:
         if error.reason is not Reason.NOT_PERMITTED:
             raise

@@ -57,7 +57,7 @@ async def inspect(system: System, action: PublishHostname) -> Inspection:
     if socket.gethostname() != action.hostname:
         names = ", ".join(sorted({client.name for client in _running_clients()}))
         return Inspection(not names, f"{names} runs already" if names else "no DHCP client has started")
-    names = (await system.read_text(NOTE)).strip()
+    names = (system.read_text(NOTE)).strip()
     return Inspection(not names, f"{names} started with another name" if names else "sent with every request")
 
 
@@ -88,7 +88,7 @@ async def _run_second_dhclient(system: System, client: Client, link: str) -> Non
         return
     await system.run(request)
     with suppress(ValueError, ProcessLookupError):
-        os.kill(int(await system.read_text(PID_FILE)), signal.SIGTERM)
+        os.kill(int(system.read_text(PID_FILE)), signal.SIGTERM)
 
 
 def find_link_to_platform(table: str = ROUTES) -> str | None:

@@ -28,7 +28,7 @@ async def inspect(system: System, action: ConfigureSshd) -> Inspection:
     if sshd is None:
         return Inspection(True, "sshd is not installed")
     if not system.live:
-        return await _inspect_tree(system, action)
+        return _inspect_tree(system, action)
     if not system.exists(PRIVILEGE_SEPARATION_DIRECTORY):
         return Inspection(None, "not known before sshd has run")
     try:
@@ -60,13 +60,13 @@ async def converge(system: System, action: ConfigureSshd) -> None:
     _reload()
 
 
-async def _inspect_tree(system: System, action: ConfigureSshd) -> Inspection:
+def _inspect_tree(system: System, action: ConfigureSshd) -> Inspection:
     """Look for the drop-in, and that it comes first.
 
     A tree's sshd may be for another architecture, and has no /dev to run with: what it would say cannot be asked.
     """
-    in_place = await system.read(action.drop_in) == _contents(action)
-    comes_first = (await system.read(CONFIG) or b"").startswith(_include(action.drop_in))
+    in_place = system.read(action.drop_in) == _contents(action)
+    comes_first = (system.read(CONFIG) or b"").startswith(_include(action.drop_in))
     return Inspection(in_place and comes_first, "drop-in" if in_place and comes_first else "no drop-in")
 
 
@@ -93,7 +93,7 @@ async def _effective(system: System, sshd: list[str], action: ConfigureSshd) -> 
 
 async def _include_first(system: System, drop_in: str) -> None:
     """Put the drop-in before all else, since the first value wins: the image's configuration does not include it."""
-    config = await system.read(CONFIG)
+    config = system.read(CONFIG)
     if config is None or config.startswith(_include(drop_in)):
         return
     mode = stat.S_IMODE(os.stat(system.path(CONFIG)).st_mode)

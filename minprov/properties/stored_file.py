@@ -16,7 +16,7 @@ MODE = 0o600
 async def inspect(system: System, action: StoreFile) -> Inspection:
     """Compare the bytes and the mode."""
     try:
-        contents = await system.read(action.path)
+        contents = system.read(action.path)
     except ProvisioningError as error:
         if error.reason is not Reason.NOT_PERMITTED:
             raise

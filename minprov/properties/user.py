@@ -29,24 +29,24 @@ async def inspect(system: System, action: EnsureUser) -> Inspection:
 
     Raises `ProvisioningError` with `Reason.SYSTEM_ACCOUNT` for an account that is not an ordinary user's.
     """
-    account = await find_user(system, action.username)
+    account = find_user(system, action.username)
     if account is None:
         return Inspection(False, "absent")
-    lowest = uid_min(await system.read_text(LOGIN_DEFS))
+    lowest = uid_min(system.read_text(LOGIN_DEFS))
     if account.uid < lowest and not action.allow_system_account:
         raise ProvisioningError(Reason.SYSTEM_ACCOUNT, username=account.name, uid=account.uid, uid_min=lowest)
-    faults = [f"not in group {name}" for name in await _lacking_groups(system, action)]
+    faults = [f"not in group {name}" for name in _lacking_groups(system, action)]
     if fault := _home_fault(system, account):
         faults.append(fault)
-    if await _journal(system, action) in (_creating(action), _joining(action)):
+    if _journal(system, action) in (_creating(action), _joining(action)):
         faults.append("left half made by a run that was killed")
     return Inspection(not faults, ", ".join([f"uid {account.uid}", *faults]))
 
 
 async def converge(system: System, action: EnsureUser) -> None:
     """Create the account, or give an existing one what it lacks; its password is left as it is."""
-    account = await find_user(system, action.username)
-    left_by_a_killed_run = await _journal(system, action) if account else ""
+    account = find_user(system, action.username)
+    left_by_a_killed_run = _journal(system, action) if account else ""
     if left_by_a_killed_run == _creating(action):
         await _delete(system, action.username)
         account = None
@@ -56,17 +56,17 @@ async def converge(system: System, action: EnsureUser) -> None:
             await _create(system, action)
         except ProvisioningError:
             # Nothing was made: the journal must not be there when somebody else makes an account of that name.
-            if await find_user(system, action.username) is None:
+            if find_user(system, action.username) is None:
                 await system.remove(action.journal)
             raise
-        account = await find_user(system, action.username)
+        account = find_user(system, action.username)
         if account is None:
             raise ProvisioningError(Reason.READ_BACK, detail="the account was not created")
-    elif left_by_a_killed_run == _joining(action) or await _lacking_groups(system, action):
+    elif left_by_a_killed_run == _joining(action) or _lacking_groups(system, action):
         await system.replace(action.journal, _joining(action).encode(), mode=0o600)
         await _join(system, action)
     await system.sync(os.path.dirname(PASSWD))
-    mode = home_mode(await system.read_text(LOGIN_DEFS))
+    mode = home_mode(system.read_text(LOGIN_DEFS))
     try:
         await in_thread(_ensure_home, system, account, mode)
     except OSError as error:
@@ -94,13 +94,13 @@ def clear_up_after_killed_tools(system: System) -> None:
                 os.unlink(f"{etc}/{name}")
 
 
-async def find_user(system: System, username: str) -> Account | None:
+def find_user(system: System, username: str) -> Account | None:
     """Return the user's passwd entry, or None."""
-    return find_account(await system.read_text(PASSWD), username)
+    return find_account(system.read_text(PASSWD), username)
 
 
-async def _journal(system: System, action: EnsureUser) -> str:
-    return await system.read_text(action.journal)
+def _journal(system: System, action: EnsureUser) -> str:
+    return system.read_text(action.journal)
 
 
 def _creating(action: EnsureUser) -> str:
@@ -113,22 +113,22 @@ def _joining(action: EnsureUser) -> str:
     return f"{action.username} joins groups"
 
 
-async def _wanted_groups(system: System, action: EnsureUser) -> set[str]:
-    return set(action.groups) & existing_groups(await system.read_text(GROUP))
+def _wanted_groups(system: System, action: EnsureUser) -> set[str]:
+    return set(action.groups) & existing_groups(system.read_text(GROUP))
 
 
-async def _lacking_groups(system: System, action: EnsureUser) -> list[str]:
-    joined = groups_of(await system.read_text(GROUP), action.username)
-    return sorted(await _wanted_groups(system, action) - joined)
+def _lacking_groups(system: System, action: EnsureUser) -> list[str]:
+    joined = groups_of(system.read_text(GROUP), action.username)
+    return sorted(_wanted_groups(system, action) - joined)
 
 
 async def _create(system: System, action: EnsureUser) -> None:
     username = action.username
     shell = action.shell if system.exists(action.shell) else FALLBACK_SHELL
     if useradd := system.account_tool("useradd"):
-        has_group = username in existing_groups(await system.read_text(GROUP))
+        has_group = username in existing_groups(system.read_text(GROUP))
         group = ["--gid", username] if has_group else ["--user-group"]
-        if groups := sorted(await _wanted_groups(system, action)):
+        if groups := sorted(_wanted_groups(system, action)):
             group += ["--groups", ",".join(groups)]
         # "*" keeps the account open to key logins where sshd has `UsePAM no`; useradd's own "!" means locked to it.
         await system.run([*useradd, "--no-create-home", "--shell", shell, "--password", "*", *group, "--", username])
@@ -149,7 +149,7 @@ async def _delete(system: System, username: str) -> None:
 
 async def _join(system: System, action: EnsureUser) -> None:
     """Have the account join all its groups, those too that it is in, as far as one can see."""
-    username, groups = action.username, sorted(await _wanted_groups(system, action))
+    username, groups = action.username, sorted(_wanted_groups(system, action))
     if not groups:
         return
     if usermod := system.account_tool("usermod"):
