@@ -11,9 +11,11 @@ import pytest
 from hypothesis import settings
 
 from tests.harness.client import Harness
+from tests.whole_run import WholeRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # The time-out of a test bounds it. A deadline on each example fails on a busy machine, and says nothing about the code.
 settings.register_profile("minprov", deadline=None)
@@ -43,3 +45,8 @@ def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Machines to run the program on."""
     with Harness(MACHINES, shlex.split(request.config.getoption("--program"))) as running:
         yield running
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> WholeRun:
+    return WholeRun(tmp_path)

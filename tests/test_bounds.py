@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,25 +25,12 @@ from minprov.errors import ProvisioningError, Reason
 
 from .stuck import stuck_files
 from .test_kvp import held
-from .whole_run import Ended, WholeRun, ended, terminate
+from .whole_run import Ended, WholeRun, ended, on, terminate
 
 STALL = (Step(times=math.inf, drop="stall"),)
 STALLED_HEALTH = Faults(steps={"health": STALL, "provisioning-health": STALL})
 STALLED_IMDS = Faults(steps={"instance": STALL})
 MAIN = "\nfrom minprov.__main__ import main\nmain()\n"
-
-
-@pytest.fixture
-def whole(tmp_path: Path) -> WholeRun:
-    return WholeRun(tmp_path)
-
-
-def on(platform: Emulator, test: Callable[[Emulator], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with platform:
-            await test(platform)
-
-    asyncio.run(main())
 
 
 class Watch:

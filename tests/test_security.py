@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Awaitable, Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -27,24 +26,11 @@ from minprov.retry import AttemptFailed
 from minprov.timeline import Timeline
 from minprov.transport import MAX_BODY, Transport
 
-from .whole_run import WholeRun, ended, terminate
+from .whole_run import WholeRun, ended, on, terminate
 
 ROOT = Path(__file__).parent.parent
 USER = "azureuser"
 OK, CHUNKED = b"HTTP/1.1 200 OK\r\n", b"Transfer-Encoding: chunked\r\n"
-
-
-@pytest.fixture
-def whole(tmp_path: Path) -> WholeRun:
-    return WholeRun(tmp_path)
-
-
-def on(platform: Emulator, test: Callable[[Emulator], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with platform:
-            await test(platform)
-
-    asyncio.run(main())
 
 
 # -- the link ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -13,25 +12,12 @@ import pytest
 from minprov.emulator.faults import Faults, Step
 from minprov.emulator.platform import Emulator, Exchange
 
-from .whole_run import WholeRun, ended, terminate
+from .whole_run import WholeRun, ended, on, terminate
 
 pytestmark = pytest.mark.root
 
 HEALTH = ("health", "provisioning-health")
 STALLED_HEALTH = Faults(steps={name: (Step(times=math.inf, drop="stall"),) for name in HEALTH})
-
-
-@pytest.fixture
-def whole(tmp_path: Path) -> WholeRun:
-    return WholeRun(tmp_path)
-
-
-def on(platform: Emulator, test: Callable[[Emulator], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with platform:
-            await test(platform)
-
-    asyncio.run(main())
 
 
 def spoil_hostname(whole: WholeRun) -> None:

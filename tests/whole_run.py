@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ from minprov.emulator.sample import sample_media
 PROPERTIES_WITH_TOOLS = ("user", "password", "ssh-keys", "host-keys", "sshd", "sudo")
 NOBODY = "http://127.0.0.1:9"
 """Where connections are refused: the discard port, which nothing serves any more."""
+
+
+def on(platform: Emulator, test: Callable[[Emulator], Awaitable[None]]) -> None:
+    """Run a test while the platform serves."""
+
+    async def main() -> None:
+        async with platform:
+            await test(platform)
+
+    asyncio.run(main())
 
 
 class WholeRun:
