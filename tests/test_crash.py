@@ -10,7 +10,7 @@ import pytest
 
 from .crash.effects import SUPPORTED, Effect, find_unsynced
 
-KINDS = ("shadow-utils", "not-posted", "sigterm", "power-cut-btrfs")
+KINDS = ("shadow-utils", "not-posted", "power-cut-btrfs")
 
 
 @pytest.mark.root
