@@ -73,8 +73,8 @@ requirements: $(VENV)/.ready  ## pin anew what the bundle is made of, with hashe
 test-packages: deb bundle standalone  ## install and run what was built, and build it again to compare
 	$(BIN)/python -m pytest -m packages
 
-# What an appliance leaves out, no scenario may miss; but for the emulated platform's.
-test-cases-%: %
+# What an appliance leaves out, no scenario may miss; but for the emulated platform's. Takes what is in dist.
+test-cases-%: $(VENV)/.ready
 	rm -rf build/$*
 	mkdir -p build/$*
 	tar -xf dist/*-$*-*.tar.gz -C build/$* --strip-components=1

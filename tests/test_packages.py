@@ -144,7 +144,13 @@ def test_installed_package_runs_at_the_next_boot_and_not_before(dist: Path) -> N
     modules = [path for path in changed if re.fullmatch(r"\./usr/lib/python3/dist-packages/minprov/.*\.py", path)]
     bytecode = [path for path in changed if path.endswith(".pyc") and "/minprov/" in path]
     assert len(modules) == len(bytecode) > 40
-    assert "./usr/share/man/man8/minprov.8.gz" in changed
+    share = "./usr/share"
+    assert set(changed) >= {
+        f"{share}/man/man8/minprov.8.gz",
+        f"{share}/bash-completion/completions/minprov",
+        f"{share}/fish/vendor_completions.d/minprov.fish",
+        f"{share}/zsh/vendor-completions/_minprov",
+    }
 
 
 def test_package_provisions_and_purging_it_leaves_nothing_of_it(dist: Path) -> None:
