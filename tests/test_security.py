@@ -8,21 +8,26 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 import minprov.transport
-from minprov.actions import ExecuteCustomData
+from minprov.actions import ExecuteCustomData, WriteAuthorizedKeys
 from minprov.config import Options
 from minprov.emulator.faults import Faults, Step
 from minprov.emulator.platform import Emulator, Exchange
 from minprov.emulator.vm import SAMPLE_VM
+from minprov.errors import ProvisioningError
 from minprov.imds import IMDS
 from minprov.model import InstanceMetadata
 from minprov.plan import Evidence, plan_provisioning
+from minprov.properties import authorized_keys
 from minprov.retry import AttemptFailed
+from minprov.system import System
 from minprov.timeline import Timeline
 from minprov.transport import MAX_BODY, Transport
 
@@ -30,6 +35,7 @@ from .whole_run import WholeRun, ended, on, terminate
 
 ROOT = Path(__file__).parent.parent
 USER = "azureuser"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBMcHWTvNl7ozF7F7qgeovwoswR3mlYkSNEabFK8ZeEL azureuser@sample"
 OK, CHUNKED = b"HTTP/1.1 200 OK\r\n", b"Transfer-Encoding: chunked\r\n"
 
 
@@ -161,6 +167,51 @@ def test_a_reader_that_crashes_takes_nothing_down_with_it(whole: WholeRun) -> No
         assert "ended without a word" in whole.report()["sources"]["media"]["detail"]
 
     on(Emulator(), test)
+
+
+# -- home directories --------------------------------------------------------------------------------------------------
+
+PLANTED: dict[str, Callable[[Path, Path], object]] = {
+    "nothing": lambda _place, _victim: None,
+    "a file": lambda place, _victim: place.write_text("# mine\n"),
+    "a link": lambda place, victim: place.symlink_to(victim),
+    "a second name": lambda place, victim: os.link(victim, place),
+    "a loop of links": lambda place, _victim: place.symlink_to(place.name),
+    "a directory": lambda place, _victim: place.mkdir(),
+    "a FIFO": lambda place, _victim: os.mkfifo(place),
+}
+
+
+@pytest.mark.root
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("as_temporary", PLANTED)
+@pytest.mark.parametrize("as_file", PLANTED)
+def test_whatever_is_planted_beside_the_keys_nothing_of_roots_is_changed_or_shown(
+    tmp_path: Path, as_file: str, as_temporary: str
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text(f"{USER}:x:1000:1000::/home/{USER}:/bin/sh\n")
+    victim = tmp_path / "etc/shadow"
+    victim.write_text("of root alone")
+    victim.chmod(0o600)
+    before = victim.stat().st_uid, victim.stat().st_mode
+    directory = tmp_path / f"home/{USER}/.ssh"
+    directory.mkdir(parents=True)
+    PLANTED[as_file](directory / "authorized_keys", victim)
+    PLANTED[as_temporary](directory / ".authorized_keys.minprov", victim)
+    for path in (directory, *directory.iterdir()):
+        if path.is_dir() or not path.exists() or not path.samefile(victim):
+            os.chown(path, 1000, 1000, follow_symlinks=False)
+
+    system, action = System(str(tmp_path)), WriteAuthorizedKeys(username=USER, keys=(KEY,))
+    with suppress(ProvisioningError):
+        asyncio.run(authorized_keys.converge(system, action))
+        assert KEY in (directory / "authorized_keys").read_text()
+
+    assert (victim.stat().st_uid, victim.stat().st_mode) == before
+    assert victim.read_text() == "of root alone"
+    theirs = [path for path in directory.iterdir() if path.is_file() and path.stat().st_uid == 1000]
+    assert not [path for path in theirs if "of root" in path.read_text()]
 
 
 # -- files and secrets -------------------------------------------------------------------------------------------------
