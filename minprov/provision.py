@@ -213,6 +213,8 @@ class Run:
 
         try:
             await self._stoppable(apply_step(), limit=limit)
+        except* TimeoutError:
+            logger.warning("%s not done: no end after %g s", step.name, limit)
         except* Exception as failures:
             logger.warning("%s not done: %s", step.name, _first(failures))
 
