@@ -158,13 +158,17 @@ class System:
             return []
         return [self.find("chroot") or "chroot", self.root]
 
-    async def run(self, argv: list[str], *, stdin: bytes = b"", limit: float = TOOL_TIMEOUT) -> str:
-        """Run a tool to its end and return what it printed on stdout.
+    async def run(
+        self, argv: list[str], *, stdin: bytes = b"", limit: float = TOOL_TIMEOUT, output: int | None = None
+    ) -> str:
+        """Run a tool to its end and return what it printed on stdout, or all of it into `output`, an open file.
 
         Raises `ProvisioningError`: TOOL_NOT_FOUND, or TOOL_FAILED with the tool's exit status and last words.
         """
         name = os.path.basename(argv[0])
         with _filled_pipe(stdin) as source, _memory_file() as stdout, _memory_file() as stderr:
+            if output is not None:
+                stdout = stderr = output
             try:
                 # By vfork: a fork of this process takes ten times as long, and slows it down for some time after.
                 process = subprocess.Popen(  # noqa: ASYNC220  # it waits for the program to start, which is short

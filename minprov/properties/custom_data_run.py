@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 
+import aiofiles
+
 from minprov.actions import ExecuteCustomData
 from minprov.properties.inspection import Inspection
-from minprov.system import System
+from minprov.system import System, file_error
 
 LIMIT = 3600.0  # seconds; the run's own deadline ends it sooner
 
@@ -25,8 +27,14 @@ async def inspect(system: System, action: ExecuteCustomData) -> Inspection:
 async def converge(system: System, action: ExecuteCustomData) -> None:
     """Run it, keep what it printed, and note that it ran: a killed run starts it again."""
     await system.replace(action.path, system.read(action.path) or b"", mode=0o700)
-    output = await system.run([action.path], limit=LIMIT)
-    await system.replace(f"{action.path}.log", output.encode(), mode=0o600)
+    log = f"{action.path}.log"
+    await system.replace(log, b"", mode=0o600)
+    try:
+        # What the program leaves running may print for as long as it likes, so not into memory.
+        async with aiofiles.open(system.path(log), "r+b") as output:
+            await system.run([action.path], limit=LIMIT, output=output.fileno())
+    except OSError as error:
+        raise file_error(error, log) from error
     await system.replace(_record(action), _digest(system, action).encode(), mode=0o600)
 
 
