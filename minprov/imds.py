@@ -29,17 +29,17 @@ ENDPOINT = "http://169.254.169.254"
 HEADERS = {"Metadata": "true"}
 # extended=true marks a provisioning read: without it the service may answer 200 with part of the data (azure-init#134).
 INSTANCE_PATH = "/metadata/instance?api-version=2021-08-01&extended=true"
-# For a platform that answers 400 to that version (Azure Stack), as cloud-init does.
+# For a platform that answers 400 to that version (Azure Stack), as cloud-init does. It has no names of host and user.
 FALLBACK_INSTANCE_PATH = "/metadata/instance?api-version=2019-06-01"
+REFUSALS_BEFORE_FALLBACK = 3
 
 MAX_BYTES = 1024 * 1024  # a real answer has 3 to 100 KiB, most of it userData
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 BOOLEANS = {"true": True, "false": False}
 
-# The documentation's "Errors and debugging"; 404 is not among them, since at first boot it also means "not yet".
-FINAL_STATUSES = frozenset(
-    {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED}
-)
+# The documentation's "Errors and debugging"; 404 is not among them, since at first boot it also means "not yet", and
+# nor is 400, which Microsoft advises to retry (azure-init#63).
+FINAL_STATUSES = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED})
 UNCHANGING_FAULTS = frozenset({Reason.INVALID_HOSTNAME, Reason.INVALID_USERNAME})
 GONE_LIMIT = 70.0  # seconds for which the documentation says to retry a 410
 IMDS = Endpoint(
@@ -82,21 +82,23 @@ def parse_instance(data: bytes) -> InstanceMetadata:
 async def fetch_instance(transport: Transport, base_url: str, *, deadline: float) -> InstanceMetadata:
     """Return what IMDS says of this VM.
 
-    A 400 means that the service does not know the api-version: the older one is asked for from then on.
+    A 400 may mean that the service does not know the api-version, and it may be a stray one, after which the older
+    version's answer would lack what the newer one's has: so the older version has a turn after every three of them.
 
     Raises:
         ProvisioningError: the last attempt's, when none succeeds before the deadline or one is refused for good.
     """
-    path = INSTANCE_PATH
+    refusals = 0
     gone_since: float | None = None
 
     async def ask() -> InstanceMetadata:
-        nonlocal path, gone_since
+        nonlocal refusals, gone_since
+        is_fallback_due = refusals % (REFUSALS_BEFORE_FALLBACK + 1) == REFUSALS_BEFORE_FALLBACK
+        path = FALLBACK_INSTANCE_PATH if is_fallback_due else INSTANCE_PATH
         try:
             return parse_instance(await transport.attempt(IMDS, "GET", base_url + path, headers=HEADERS))
         except AttemptFailed as refusal:
-            if refusal.status == HTTPStatus.BAD_REQUEST and path == INSTANCE_PATH:
-                path, refusal.final, refusal.delay = FALLBACK_INSTANCE_PATH, False, 0.0
+            refusals += refusal.status == HTTPStatus.BAD_REQUEST
             if refusal.status == HTTPStatus.GONE:
                 gone_since = gone_since or time.monotonic()
                 refusal.final = time.monotonic() - gone_since > GONE_LIMIT

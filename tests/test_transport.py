@@ -88,7 +88,7 @@ def test_a_healthy_platform_is_asked_once_for_each_thing() -> None:
     assert asked == ["instance", "goal-state", "health"]
 
 
-@pytest.mark.parametrize("status", [404, 410, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [400, 404, 410, 429, 500, 502, 503, 504])
 def test_imds_is_asked_again_after(status: int) -> None:
     found, asked = on_platform(instance, f"[[instance]]\nstatus = {status}\ntimes = 2")
     assert found.vm_id == SAMPLE_VM.vm_id
@@ -106,13 +106,19 @@ def test_imds_is_not_asked_again_after(status: int) -> None:
 def test_an_unknown_api_version_is_followed_by_the_older_one() -> None:
     script = '[[instance]]\nchange = { imds-api-versions = ["2019-06-01"] }'
     found, asked = on_platform(instance, script)
-    assert found.vm_id == SAMPLE_VM.vm_id
-    assert asked == ["instance"] * 2
+    assert (found.vm_id, found.admin_username) == (SAMPLE_VM.vm_id, None)
+    assert asked == ["instance"] * 4
 
 
-def test_a_bad_request_with_the_older_version_is_final() -> None:
-    error = failure_of(instance, "[[instance]]\nstatus = 400\ntimes = 'forever'", limit=30)
-    assert (error.data["http_code"], error.data["attempts"]) == ("400", "2")
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_stray_bad_requests_do_not_leave_it_at_the_older_version(times: int) -> None:
+    found, _ = on_platform(instance, f"[[instance]]\nstatus = 400\ntimes = {times}")
+    assert found.admin_username == SAMPLE_VM.username
+
+
+def test_bad_requests_for_good_are_the_reason() -> None:
+    error = failure_of(instance, "[[instance]]\nstatus = 400\ntimes = 'forever'", limit=2)
+    assert (error.reason, error.data["http_code"]) == (Reason.IMDS_HTTP, "400")
 
 
 BODIES = {
