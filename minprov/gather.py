@@ -175,16 +175,13 @@ class Sources:
         )
 
     async def _fetch_instance(self) -> InstanceMetadata | None:
-        limit = self._options.imds_limit
         transport = await self.transport()
-        deadline = min(self._deadline, asyncio.get_running_loop().time() + limit)
+        deadline = min(self._deadline, asyncio.get_running_loop().time() + self._options.imds_limit)
         try:
-            async with asyncio.timeout_at(deadline):
-                instance = await fetch_instance(transport, self._options.imds_url, deadline=deadline)
-        except (ProvisioningError, TimeoutError) as failure:
-            late = ProvisioningError(Reason.IMDS_CONNECT_TIMEOUT, detail=f"no answer in {limit:g} s")
-            self._instance_error = failure if isinstance(failure, ProvisioningError) else late
-            self._result.imds = _failed(self._instance_error)
+            instance = await fetch_instance(transport, self._options.imds_url, deadline=deadline)
+        except ProvisioningError as error:
+            self._instance_error = error
+            self._result.imds = _failed(error)
             return None
         self._result.imds = Source(state=SourceState.FOUND, detail=self._options.imds_url)
         return instance

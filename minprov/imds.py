@@ -96,7 +96,8 @@ async def fetch_instance(transport: Transport, base_url: str, *, deadline: float
         is_fallback_due = refusals % (REFUSALS_BEFORE_FALLBACK + 1) == REFUSALS_BEFORE_FALLBACK
         path = FALLBACK_INSTANCE_PATH if is_fallback_due else INSTANCE_PATH
         try:
-            return parse_instance(await transport.attempt(IMDS, "GET", base_url + path, headers=HEADERS))
+            url = base_url + path
+            return parse_instance(await transport.attempt(IMDS, "GET", url, headers=HEADERS, deadline=deadline))
         except AttemptFailed as refusal:
             refusals += refusal.status == HTTPStatus.BAD_REQUEST
             if refusal.status == HTTPStatus.GONE:

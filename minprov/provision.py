@@ -48,6 +48,8 @@ GOAL_STATE_GRACE = 1.0
 EJECT_LIMIT = 5.0
 PUBLISH_LIMIT = 15.0
 LATE = (EjectMedia, PublishHostname)
+SLACK = 0.5
+"""Seconds after which the deadline ends what has not ended by it: what knows the deadline itself can say more."""
 AGENT = f"minprov/{__version__}"
 UNKNOWN_VM_ID = "00000000-0000-0000-0000-000000000000"
 HEARTBEAT = 10.0
@@ -296,7 +298,7 @@ class Run:
     async def _stoppable(self, work: Coroutine[Any, Any, None], *, limit: float = math.inf) -> None:
         """Run what may take long until it ends, or is ended by the deadline, a limit in seconds, or `terminate`."""
         deadline = min(self._deadline, asyncio.get_running_loop().time() + limit)
-        async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as group:
+        async with asyncio.timeout_at(deadline + SLACK), asyncio.TaskGroup() as group:
             self._work = group.create_task(work)
             if self._terminated:
                 self._work.cancel()

@@ -76,9 +76,11 @@ async def retry(
 ) -> T:
     """Repeat an operation until it succeeds, fails finally, or the deadline (on `clock`, in seconds) leaves no time.
 
-    Raises the last attempt's `ProvisioningError`, with the number of attempts in its data.
+    Raises the last attempt's `ProvisioningError`, with the number of attempts in its data; where the deadline cut that
+    one short, the error of the one before it, which says more.
     """
     attempt = 0
+    answered: AttemptFailed | None = None
     while True:
         attempt += 1
         try:
@@ -86,9 +88,11 @@ async def retry(
         except AttemptFailed as failure:
             delay = policy.delay(attempt, jitter()) if failure.delay is None else failure.delay
             if failure.final or clock() + delay >= deadline:
-                failure.error.data["attempts"] = str(attempt)
-                raise failure.error from failure
+                told = answered if answered and clock() >= deadline else failure
+                told.error.data["attempts"] = str(attempt)
+                raise told.error from told
             if attempt & (attempt - 1) == 0:
                 # Powers of two: the log tells how it goes on without being filled by it.
                 logger.info("%s, attempt=%d, next in %.1f s", failure.error, attempt, delay)
+            answered = failure
         await sleep(delay)

@@ -7,8 +7,10 @@ redirects, no compression, no cookies, bounded bodies: these addresses are link-
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
@@ -61,7 +63,7 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            timeout=aiohttp.ClientTimeout(total=ATTEMPT_LIMIT, sock_connect=CONNECT_LIMIT, sock_read=READ_LIMIT),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT, sock_read=READ_LIMIT),
         )
         return self
 
@@ -71,13 +73,23 @@ class Transport:
         await self._session.close()
 
     async def attempt(
-        self, endpoint: Endpoint, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        deadline: float,
+        body: bytes | None = None,
     ) -> bytes:
-        """Make one request and return the body of an accepted one; raises `AttemptFailed`."""
+        """Make one request, which ends by the deadline, and return the body of an accepted GET.
+
+        Raises `AttemptFailed`.
+        """
         start = self._timeline.now_ms()
         outcome = "cancelled"
         try:
-            contents = await self._request(endpoint, method, url, headers, body)
+            contents = await self._request(endpoint, method, url, headers, deadline, body)
             outcome = "accepted"
         except AttemptFailed as failure:
             outcome = str(failure.status or failure.error.data.get("detail"))
@@ -88,18 +100,30 @@ class Transport:
             self._timeline.add(f"{endpoint.name} {method}", start, outcome)
 
     async def _request(
-        self, endpoint: Endpoint, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        deadline: float,
+        body: bytes | None,
     ) -> bytes:
+        start = time.monotonic()
         try:
-            async with self._session.request(
-                method,
-                url,
-                data=body,
-                headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT, **headers},
-                allow_redirects=False,
-            ) as response:
+            async with (
+                asyncio.timeout_at(min(deadline, start + ATTEMPT_LIMIT)),
+                self._session.request(
+                    method,
+                    url,
+                    data=body,
+                    headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT, **headers},
+                    allow_redirects=False,
+                ) as response,
+            ):
                 if response.status not in ACCEPTED_STATUSES:
                     raise _refused(endpoint, url, response)
+                if method == "POST":
+                    return b""  # what was accepted is accepted, whatever becomes of the rest of the answer
                 return await _read_bounded(endpoint, url, response)
         except aiohttp.ServerTimeoutError as error:
             connecting = str(error).startswith("Connection timeout")  # a class of its own only since aiohttp 3.10
@@ -107,7 +131,7 @@ class Transport:
             limit = CONNECT_LIMIT if connecting else READ_LIMIT
             raise AttemptFailed(ProvisioningError(reason, url=url, detail=f"no answer in {limit:g} s")) from error
         except TimeoutError as error:
-            detail = f"not complete after {ATTEMPT_LIMIT:g} s"
+            detail = f"no complete answer in {time.monotonic() - start:.1f} s"
             raise AttemptFailed(ProvisioningError(endpoint.read_timed_out, url=url, detail=detail)) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _disconnected(endpoint, url, error) from error

@@ -9,7 +9,6 @@ cloud-init (`sources/helpers/azure.py`) and azure-init (`libazureinit/src/goalst
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from http import HTTPStatus
@@ -83,7 +82,7 @@ async def fetch_goal_state(transport: Transport, base_url: str, *, deadline: flo
     Raises:
         ProvisioningError: the last attempt's, when none succeeds before the deadline.
     """
-    return await retry(lambda: _attempt_goal_state(transport, base_url), deadline=deadline)
+    return await retry(lambda: _attempt_goal_state(transport, base_url, deadline), deadline=deadline)
 
 
 async def report_health(
@@ -109,24 +108,21 @@ async def report_health(
     async def deliver() -> Delivery:
         nonlocal attempts, goal_state
         attempts += 1
+        # When little time is left, one silent server must not take all of it: half is for the second channel.
+        half = (time.monotonic() + deadline) / 2
         try:
-            # When little time is left, one silent server must not take all of it: half is for the second channel.
-            async with asyncio.timeout((deadline - time.monotonic()) / 2):
-                current, goal_state = goal_state or await _attempt_goal_state(transport, base_url), None
-                await _post_xml(transport, base_url, current, failure)
+            current, goal_state = goal_state or await _attempt_goal_state(transport, base_url, half), None
+            await _post_xml(transport, base_url, current, failure, half)
             return Delivery(channel="xml", attempts=attempts)
-        except TimeoutError:
-            detail = "no answer in half of the time that was left"
-            xml_refusal = AttemptFailed(ProvisioningError(Reason.WIRESERVER_TIMEOUT, url=base_url, detail=detail))
         except AttemptFailed as refusal:
             logger.info("health report by XML: %s", refusal.error)
-            if not refusal.final and attempts < ATTEMPTS_BEFORE_JSON:
+            if not refusal.final and attempts < ATTEMPTS_BEFORE_JSON and time.monotonic() < half:
                 if refusal.status == HTTPStatus.GONE:
                     refusal.delay = 0.0
                 raise
             xml_refusal = refusal
         try:
-            await _post_json(transport, base_url, failure)
+            await _post_json(transport, base_url, failure, deadline)
             return Delivery(channel="json", attempts=attempts)
         except AttemptFailed as refusal:
             logger.info("health report by JSON: %s", refusal.error)
@@ -135,27 +131,32 @@ async def report_health(
     return await retry(deliver, deadline=deadline)
 
 
-async def _attempt_goal_state(transport: Transport, base_url: str) -> GoalState:
-    body = await transport.attempt(WIRESERVER, "GET", base_url + GOAL_STATE_PATH, headers=HEADERS)
+async def _attempt_goal_state(transport: Transport, base_url: str, deadline: float) -> GoalState:
+    url = base_url + GOAL_STATE_PATH
+    body = await transport.attempt(WIRESERVER, "GET", url, headers=HEADERS, deadline=deadline)
     try:
         return parse_goal_state(body)
     except ProvisioningError as error:
         raise AttemptFailed(error) from error
 
 
-async def _post_xml(transport: Transport, base_url: str, goal_state: GoalState, failure: str | None) -> None:
+async def _post_xml(
+    transport: Transport, base_url: str, goal_state: GoalState, failure: str | None, deadline: float
+) -> None:
     body = (
         build_health_xml(goal_state, state="Ready")
         if failure is None
         else build_health_xml(goal_state, state="NotReady", substatus="ProvisioningFailed", description=failure)
     )
-    await transport.attempt(WIRESERVER, "POST", base_url + HEALTH_PATH, headers=HEALTH_HEADERS, body=body)
+    url = base_url + HEALTH_PATH
+    await transport.attempt(WIRESERVER, "POST", url, headers=HEALTH_HEADERS, deadline=deadline, body=body)
 
 
-async def _post_json(transport: Transport, base_url: str, failure: str | None) -> None:
+async def _post_json(transport: Transport, base_url: str, failure: str | None, deadline: float) -> None:
     body = (
         build_health_json(state="Ready")
         if failure is None
         else build_health_json(state="NotReady", substatus="ProvisioningFailed", description=failure)
     )
-    await transport.attempt(WIRESERVER, "POST", base_url + JSON_HEALTH_PATH, headers=JSON_HEALTH_HEADERS, body=body)
+    url = base_url + JSON_HEALTH_PATH
+    await transport.attempt(WIRESERVER, "POST", url, headers=JSON_HEALTH_HEADERS, deadline=deadline, body=body)

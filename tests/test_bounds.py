@@ -222,7 +222,7 @@ def test_a_socket_that_takes_a_request_and_never_answers_is_given_up(whole: Whol
         run = await ended(await whole.start(platform, seconds=2))
         assert run.status == 69
         assert run.seconds < 2 + 10
-        assert whole.report()["error"]["data"]["waited_for"] == "WireServer to accept the Ready report"
+        assert whole.report()["error"]["data"]["cause"] == "timeout querying WireServer"
 
     on(Emulator(faults=STALLED_HEALTH), test)
 

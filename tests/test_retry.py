@@ -91,6 +91,19 @@ def test_it_ends_before_the_deadline_with_the_last_error_and_the_number_of_attem
     assert isinstance(caught.value.__cause__, AttemptFailed)
 
 
+def test_an_attempt_that_the_deadline_cut_short_says_less_than_the_one_before_it() -> None:
+    clock = Clock()
+
+    def cut_short() -> AttemptFailed:
+        answered = clock.now == 0.0
+        clock.now = 0.1 if answered else 20.0
+        return AttemptFailed(ProvisioningError(Reason.IMDS_HTTP if answered else Reason.IMDS_READ_TIMEOUT))
+
+    with pytest.raises(ProvisioningError) as caught:
+        run(failing(2, cut_short), clock, deadline=20.0)
+    assert (caught.value.reason, caught.value.data["attempts"]) == (Reason.IMDS_HTTP, "2")
+
+
 def test_other_exceptions_pass() -> None:
     with pytest.raises(KeyError):
         run(failing(1, lambda: KeyError("x")), Clock())  # type: ignore[arg-type, return-value]  # what must not be caught

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -44,7 +45,8 @@ OK, CHUNKED = b"HTTP/1.1 200 OK\r\n", b"Transfer-Encoding: chunked\r\n"
 
 async def ask(url: str) -> bytes:
     async with Transport(Timeline()) as transport:
-        return await transport.attempt(IMDS, "GET", url, headers={"Metadata": "true"})
+        deadline = time.monotonic() + 30
+        return await transport.attempt(IMDS, "GET", url, headers={"Metadata": "true"}, deadline=deadline)
 
 
 def answer(head: bytes, piece: bytes = b"") -> bytes:

@@ -157,6 +157,13 @@ def test_the_last_fault_of_imds_is_the_reason(fault: str, reason: Reason) -> Non
     assert int(error.data["attempts"]) > 1
 
 
+def test_the_deadline_ends_an_attempt() -> None:
+    start = time.monotonic()
+    error = failure_of(instance, "[[instance]]\ndrop = 'stall'")
+    assert time.monotonic() - start < LIMIT + 5
+    assert (error.reason, error.data["attempts"]) == (Reason.IMDS_READ_TIMEOUT, "1")
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -214,6 +221,15 @@ def test_a_channel_that_does_not_answer_leaves_the_other_half_of_the_time(silent
     delivery, asked = on_platform(not_ready, f"[[{silent}]]\ndrop = 'stall'\ntimes = 'forever'", limit=2)
     assert delivery == Delivery("json", 1)
     assert asked[-2:] == [silent, "provisioning-health"]
+
+
+@pytest.mark.parametrize(
+    "fault", ["pad = 2000000", "pad = 100\ntruncate = 20", "pad = 100\ntruncate = 20\ndrop = 'stall'"]
+)
+def test_a_report_that_was_accepted_is_reported_whatever_becomes_of_the_answers_body(fault: str) -> None:
+    delivery, asked = on_platform(ready, f"[[health]]\n{fault}")
+    assert delivery == Delivery("xml", 1)
+    assert asked == ["goal-state", "health"]
 
 
 def test_neither_channel_is_given_up() -> None:
