@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=BaseException)
 
 FAILURE_GRACE = 5.0
-"""Seconds for the failure report itself, which may start when the deadline has passed."""
+"""Seconds for the failure report itself, which may start when the deadline has passed: counted from there, then."""
 DRY_RUN_GRACE = 1.0
 """Seconds a dry run waits for a source that the plan does not need, to be able to tell of it."""
 GOAL_STATE_GRACE = 1.0
@@ -231,7 +231,8 @@ class Run:
                 group.create_task(announce.tell_host(self._options, report))
         if error.reason in UNTOLD:
             return
-        self._deadline = max(self._deadline, asyncio.get_running_loop().time() + FAILURE_GRACE)
+        began = min(asyncio.get_running_loop().time(), self._deadline)
+        self._deadline = max(self._deadline, began + FAILURE_GRACE)
         try:
             await self._stoppable(self._post_failure(report))
         except* (ProvisioningError, TimeoutError) as failures:
