@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-vm test-vm-all check crash crash-all docs bench bench-forms deb bundle standalone requirements test-packages \
-        media-images fuzz clean
+.PHONY: help demo test test-vm test-vm-all check faults crash crash-all docs bench bench-forms deb bundle standalone requirements \
+        test-packages media-images fuzz clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
@@ -36,6 +36,10 @@ test-vm-all: $(VENV)/.ready  ## boot every guest in every scenario
 	tests/ensure-packages tests/vm/apt-packages.txt
 	$(BIN)/python -m pytest -m vm
 
+faults: $(VENV)/.ready  ## provision in three hundred ways that something fails, as root; docs/faults.md is the table
+	tests/ensure-packages tests/apt-packages.txt
+	$(BIN)/python -m tests.faults
+
 crash: $(VENV)/.ready  ## kill and cut off runs at 30 moments of each kind, as root, and see the next make it good
 	tests/ensure-packages tests/apt-packages.txt && tests/make-busybox
 	$(BIN)/python -m tests.crash --points 30
@@ -45,7 +49,7 @@ crash-all: $(VENV)/.ready  ## the same at every moment
 	$(BIN)/python -m tests.crash
 
 docs: $(VENV)/.ready  ## write the documents that are made from the code
-	$(BIN)/python scripts/generate_docs.py
+	$(BIN)/python -m scripts.generate_docs
 
 media-images: $(VENV)/.ready  ## write tests/data/media anew, in a virtual machine whose kernel has a udf driver
 	$(BIN)/python -m tests.data.media.make

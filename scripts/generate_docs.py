@@ -5,6 +5,7 @@ Run it from the repository's root: `make docs`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from minprov.cli import build_parser
 from minprov.config import CONFIG_FILE, SETTINGS, Options
 from minprov.errors import Reason
 from minprov.state import DEFAULT_DIRECTORY
+from tests.faults.campaign import load_campaign
 
 if TYPE_CHECKING:
     import argparse
@@ -95,6 +97,34 @@ def _toml(value: object) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{json.dumps(value)}`"
+
+
+FAULTS_HEAD = """\
+# What can go wrong, and what comes of it
+
+<!-- Made from tests/faults/campaign.toml by scripts/generate_docs.py: change it there, then run `make docs`. -->
+
+Each row is a case that `make faults` runs, as root, in a machine of its own: the unmodified program, the real tools,
+and the emulated platform at its real addresses. The health report is the last one that the platform took, by which
+channel; reasons are those of [reasons.md](reasons.md). A case also fails when the run does not end within the seconds
+given, which are never more than its deadline and ten.
+"""
+FAULTS_COLUMNS = """
+| case | outcome | health report | reason | exit status | within |
+|---|---|---|---|---|---|
+"""
+
+
+def render_faults() -> str:
+    """Return docs/faults.md: one table for each place where things go wrong."""
+    document, cases = FAULTS_HEAD, load_campaign()
+    for place, group in itertools.groupby(cases, key=lambda case: case.place):
+        document += f"\n## {place[0].upper()}{place[1:]}\n{FAULTS_COLUMNS}"
+        for case in group:
+            want = case.expected
+            columns = (case.fault, want.outcome, want.told, want.reason or "", want.exit, f"{want.within:g} s")
+            document += f"| {' | '.join(map(str, columns))} |\n"
+    return document
 
 
 MAN_HEAD = rf"""\
@@ -184,6 +214,7 @@ def render_completion(shell: str) -> str:
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/reasons.md": render_reasons,
     "docs/configuration.md": render_configuration,
+    "docs/faults.md": render_faults,
     "packaging/man/minprov.8": render_man_page,
     "packaging/completions/bash/minprov": partial(render_completion, "bash"),
     "packaging/completions/zsh/_minprov": partial(render_completion, "zsh"),

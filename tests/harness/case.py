@@ -47,6 +47,7 @@ class Run:
     faults: Faults = NO_FAULTS
     interface_after: float = 0.0
     within: float | None = None
+    inject: str | None = None
     prepare: str = ""
     after: str = ""
 
@@ -149,6 +150,7 @@ RUN_CONVERTERS = {
     "ovf_env_replace": text_table,
     "interface_after": _interface,
     "within": seconds,
+    "inject": text,
     "prepare": text,
     "after": text,
 }

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -72,16 +73,18 @@ async def run_case(case: Case, machine: Machine) -> dict[str, Any]:
     observed: list[dict[str, Any]] = []
     faults: list[str] = []
     logs: list[str] = []
+    took = 0.0
     if case.needs:
         _bring(case.needs, machine)
     for run in case.runs:
-        seen, log = await _run(run, case, machine, faults)
+        seen, log, seconds = await _run(run, case, machine, faults)
         observed.append(seen)
         logs.append(log)
-    return {"observed": observed, "faults": faults, "log": logs}
+        took += seconds
+    return {"observed": observed, "faults": faults, "log": logs, "seconds": took}
 
 
-async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tuple[dict[str, Any], str]:
+async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tuple[dict[str, Any], str, float]:
     machine.show_firmware(run.firmware, run.machine.vm_id)
     _put_config(run, machine)
     _put_media(run, machine)
@@ -137,7 +140,7 @@ async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tup
     if after:
         observed["after"] = after.splitlines()
 
-    limit = run.within or _deadline(run) + KILL_LIMIT
+    limit = run.within or deadline(run) + KILL_LIMIT
     if ended.seconds > limit:
         faults.append(f"ended after {ended.seconds:.1f} s, the limit is {limit:g} s")
     if "--dry-run" in run.arguments:
@@ -160,7 +163,7 @@ async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tup
     log = f"$ minprov {' '.join(run.arguments)}  # exit {ended.status} in {ended.seconds:.2f} s\n{ended.stderr}"
     if ended.status and not run.json:
         log += ended.stdout
-    return observed, log
+    return observed, log, ended.seconds
 
 
 def _bring(program: str, machine: Machine) -> None:
@@ -215,6 +218,8 @@ def _put_media(run: Run, machine: Machine) -> None:
 
 async def _start(run: Run, case: Case, machine: Machine) -> Ended:
     command = ["chroot", *([f"--userspec={run.user}"] if run.user else []), machine.root]
+    if run.inject:
+        command += ["strace", "-f", "-qq", "-o", "/dev/null", *shlex.split(run.inject)]
     if case.trace:
         command += ["strace", "-f", "-q", "-e", "trace=execve", "-v", "-s", "65536", "-o", "/mnt/trace"]
     command += [*machine.program, *run.arguments]
@@ -236,7 +241,7 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
         start_new_session=True,
     )
     try:
-        async with asyncio.timeout(_deadline(run) + 2 * KILL_LIMIT):
+        async with asyncio.timeout(deadline(run) + 2 * KILL_LIMIT):
             stdout, stderr = await process.communicate()
     finally:
         if process.returncode is None:
@@ -252,7 +257,8 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
     )
 
 
-def _deadline(run: Run) -> float:
+def deadline(run: Run) -> float:
+    """Return the seconds that the program is given."""
     arguments = list(run.arguments)
     if "--timeout" in arguments:
         with suppress(ValueError):
