@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import TypeVar
 
 import pytest
 
+from minprov import imds
 from minprov.emulator.faults import Faults, load_faults
 from minprov.emulator.platform import Emulator
 from minprov.emulator.vm import SAMPLE_VM
@@ -179,6 +183,41 @@ def test_the_last_fault_of_the_goal_state_is_the_reason(fault: str, reason: Reas
 
 def test_a_refused_connection_says_so() -> None:
     assert failure_of(goal_state, "[wireserver]\nrefuse = true").data["detail"] == "Connection refused"
+
+
+def test_a_410_of_imds_is_final_once_it_has_lasted_for_seventy_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert imds.GONE_LIMIT == 70.0
+    monkeypatch.setattr(imds, "GONE_LIMIT", 0.3)
+    error = failure_of(instance, "[[instance]]\nstatus = 410\ntimes = 'forever'", limit=30)
+    assert (error.reason, error.data["http_code"]) == (Reason.IMDS_HTTP, "410")
+    assert int(error.data["attempts"]) > 1
+
+
+WITHOUT_NETWORK = """
+import asyncio, time
+from minprov.retry import AttemptFailed
+from minprov.timeline import Timeline
+from minprov.transport import Transport
+from minprov.wire import ENDPOINT, WIRESERVER
+
+async def main():
+    async with Transport(Timeline()) as transport:
+        try:
+            await transport.attempt(WIRESERVER, "GET", ENDPOINT, headers={}, deadline=time.monotonic() + 30)
+        except AttemptFailed as failure:
+            print(failure.error.data["detail"], failure.delay)
+
+asyncio.run(main())
+"""
+
+
+def test_without_a_network_an_attempt_ends_at_once_and_the_next_one_is_soon() -> None:
+    namespace = ["--net"] if os.geteuid() == 0 else ["--map-root-user", "--net"]
+    command = ["unshare", *namespace, sys.executable, "-c", WITHOUT_NETWORK]
+    start = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "Network is unreachable 0.25\n", done.stderr
+    assert time.monotonic() - start < 15
 
 
 def test_retry_after_is_honoured() -> None:
