@@ -43,6 +43,8 @@ KILL_LIMIT = 10.0
 SEVERAL = 4
 """From so many requests on, how many there were is chance."""
 SHELL_LIMIT = 60.0
+HEARTBEAT = 10.0
+"""Seconds for each line on the console that says what is being waited for."""
 TEMPORARY = (".minprov", "/creating-account")
 # Details that come from an HTTP library, a clock or a kernel, and not from the program.
 OF_THE_MOMENT = {"attempts", "detail", "url"}
@@ -121,8 +123,11 @@ async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tup
     else:
         observed["stdout"] = [_settle(line.rstrip()) for line in ended.stdout.splitlines()]
     # How often it says that it waits depends on how fast this machine is.
-    lines = [line for line in ended.console.split("\r\n") if line and not line.startswith("minprov: waiting")]
-    if lines := [_settle(line) for line in lines]:
+    lines = [line for line in ended.console.split("\r\n") if line]
+    waits = [line for line in lines if line.startswith("minprov: waiting")]
+    if len(waits) > ended.seconds / HEARTBEAT:
+        faults.append(f"the console was told more than once in {HEARTBEAT:g} s: {waits}")
+    if lines := [_settle(line) for line in lines if line not in waits]:
         observed["console"] = lines
     observed["hostname"] = socket.gethostname()
     observed["health"] = [
