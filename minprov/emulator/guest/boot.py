@@ -110,7 +110,8 @@ class _Story:
         self.starts_at = math.inf
         self._lease: str | None = None
         self._asked: Counter[str] = Counter()
-        self._ready_after = self._usable_after = math.nan
+        self._ready_at: float | None = None
+        self._usable_at: float | None = None
 
     def tell(self, at: float, what: str, detail: str) -> None:
         self._say(f"{at - self.starts_at:7.1f} s  {what:<8} {detail}")
@@ -127,21 +128,23 @@ class _Story:
                 asked = f"{request['method']} {request['path']}"
                 self._asked[_printable(asked)] += 1
                 query = urlencode(request["query"])
-                detail = f"{asked}{'?' * bool(query)}{query}  {request['status'] or request['verdict']}"
-                self.tell(at, "request", _printable(f"{detail}  {request['detail'] or ''}"))
+                answered = filter(None, (str(request["status"] or request["verdict"]), request["detail"]))
+                self.tell(at, "request", _printable("  ".join((asked + "?" * bool(query) + query, *answered))))
             case {"event": "health", "state": state, "substatus": substatus, "description": description}:
-                self._ready_after = at - self.starts_at
+                if state == "Ready":
+                    self._ready_at = self._ready_at or at
                 self.tell(at, "report", _printable(" ".join(filter(None, (state, substatus, description)))))
 
     def on_login(self, name: str, username: str) -> None:
         now = time.monotonic()
-        self._usable_after = now - self.starts_at
+        self._usable_at = self._usable_at or now
         self.tell(now, "login", f"{username} by {name}")
 
     def end(self, failure: str | None, machine: Machine) -> bool:
         if failure is None:
-            usable = "" if math.isnan(self._usable_after) else f", usable by SSH after {self._usable_after:.1f} s"
-            self._say(f"Provisioned: Ready after {self._ready_after:.1f} s{usable}.")
+            moments = (("Ready", self._ready_at), ("usable by SSH", self._usable_at))
+            told = ", ".join(f"{what} after {at - self.starts_at:.1f} s" for what, at in moments if at)
+            self._say(f"Provisioned: {told}.")
             return True
         lines = [line for line in map(_printable, machine.console.text.splitlines()) if line.strip()]
         self._say(f"The serial console{' at the end' if lines else ' said nothing: is console=ttyS0 missing?'}")
@@ -177,7 +180,7 @@ async def _log_in(name: str, login: Login, username: str, story: _Story) -> str 
     if answer.status == 0:
         story.on_login(name, username)
         return None
-    return f"Ready was reported, but {username} cannot log in by {name}: {' '.join(answer.lines)}"
+    return f"Ready was reported, but {username} cannot log in by {name}: {_printable(' '.join(answer.lines))}"
 
 
 def _with_key(vm: VirtualMachine, key: KeyPair) -> VirtualMachine:
