@@ -49,7 +49,8 @@ QUICK = [
     "tool sshd/lies",
     "lie/sshd drop-in",
     "lie/sudo rule",
-    "lie/customData and ovf-env",
+    "lie/customData",
+    "lie/ovf-env",
 ]
 TOOL = re.compile(r'(?:find|account_tool|own_tool)\(((?:"[a-z -]+"(?:, )?)+)\)')
 

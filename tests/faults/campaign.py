@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 CAMPAIGN = Path(__file__).parent / "campaign.toml"
-MACHINES = 8
+MACHINES = 6
 """Machines at a time: most cases wait for most of their time."""
 NOTHING = "nothing"
 
