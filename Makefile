@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-vm test-vm-all check faults crash crash-all docs bench bench-forms deb bundle standalone requirements \
+.PHONY: help demo test test-vm test-vm-all check faults crash crash-all docs bench bench-vm bench-forms deb bundle standalone requirements \
         test-packages media-images fuzz clean
 .DEFAULT_GOAL := demo
 
@@ -95,6 +95,12 @@ bench: $(VENV)/.ready  ## measure start-up against `import aiohttp`, in one run
 
 bench-forms: deb bundle standalone  ## measure the forms that are shipped, side by side
 	$(BIN)/python -m bench.forms
+
+bench-vm: $(VENV)/.ready  ## boot with minprov, cloud-init and waagent, one after another, and compare
+	tests/ensure-packages tests/vm/apt-packages.txt
+	rm -rf build/bench-vm
+	for agent in minprov cloud-init waagent; do $(BIN)/python -m bench.vm measure $$agent || exit; done
+	$(BIN)/python -m bench.vm table
 
 clean:
 	rm -rf $(VENV) build dist

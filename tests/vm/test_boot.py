@@ -117,9 +117,9 @@ def test_an_image_whose_provisioner_gives_up_tells_why() -> None:
 
 @pytest.mark.long
 def test_an_image_without_a_provisioner_is_told_by_its_silence() -> None:
-    status, said = boot(ensure_image(recipes.FORGOTTEN).disk, "--limit", "150")
+    status, said = boot(ensure_image(recipes.FORGOTTEN).disk, "--limit", "300")
     assert status == 1
     assert "  | web-01 login: " not in said
     assert "  | golden login: " in said
     assert "DHCP lease: 10.0.0.4 for golden\nThe platform was asked: nothing\n" in said
-    assert said.endswith("Not provisioned: nothing was reported in 150 s.\n")
+    assert said.endswith("Not provisioned: nothing was reported in 300 s.\n")
