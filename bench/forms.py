@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.startup import RUNS, Measured, provision, run
-from minprov.emulator.sample import EmulatedPlatform, emulated_platform
+from minprov.emulator.platform import Emulator
+from minprov.emulator.sample import sample_media
 
 ROOT = Path(__file__).parent.parent
 PYTHON = "/usr/bin/python3"
@@ -58,21 +59,21 @@ def prepare(place: Path) -> list[Form]:
     ]
 
 
-def measure(forms: list[Form], platform: EmulatedPlatform) -> None:
+def measure(forms: list[Form], platform: Emulator, media: Path) -> None:
     """Run everything in turn, once to warm up, and print a table."""
     runs: dict[str, list[Measured]] = {}
     for _ in range(RUNS + 1):
         for python in {form.python for form in forms}:
             runs.setdefault(python, []).append(run([python, *IMPORT_CLIENT]))
         for form in forms:
-            runs.setdefault(form.name, []).append(provision(platform, [form.command]))
+            runs.setdefault(form.name, []).append(provision(platform, media, [form.command]))
     print("| form | start to Ready | `import aiohttp` | ratio | peak memory | size |")
     print("|---|---|---|---|---|---|")
     for form in forms:
         mine, yardstick = runs[form.name][1:], runs[form.python][1:]
-        ratio = statistics.median(a["wall"] / b["wall"] for a, b in zip(mine, yardstick, strict=True))
+        ratio = statistics.median(a["ms"] / b["ms"] for a, b in zip(mine, yardstick, strict=True))
         memory = max(measured["memory"] for measured in mine)
-        times = [f"{statistics.median(measured['wall'] for measured in each):.0f} ms" for each in (mine, yardstick)]
+        times = [f"{statistics.median(measured['ms'] for measured in each):.0f} ms" for each in (mine, yardstick)]
         cells = [form.name, *times, f"{ratio:.2f}", f"{memory:.0f} MiB", _size(form.content)]
         print(f"| {' | '.join(cells)} |")
 
@@ -81,8 +82,9 @@ async def main() -> None:
     """Measure, in a mount namespace that is this process's own."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         forms = prepare(Path(place))
-        async with emulated_platform() as platform:
-            await asyncio.to_thread(measure, forms, platform)
+        with sample_media() as media:
+            async with Emulator() as platform:
+                await asyncio.to_thread(measure, forms, platform, media)
         _call("umount", DIST_PACKAGES)
 
 
