@@ -18,6 +18,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ from tests.vm.recipes import Recipe
 HERE = Path(__file__).parent
 TREES = HERE / "trees"
 PROJECT = HERE.parents[1]
+EXAMPLES = PROJECT / "docs/examples"
 # What the Debian package is made from.
 PACKAGED = ("debian", "minprov", "packaging", "units")
 DISK_SIZE = "2G"
@@ -60,15 +62,26 @@ class Image:
 def ensure_image(recipe: Recipe) -> Image:
     """Return the image of a recipe, making whatever part of it the cache lacks."""
     kernel = _ensure("kernel", _kernel_inputs(), _make_kernel)
-    base, package = ensure_base(recipe.packages), ensure_package()
-    inputs = [kernel.name, base.parent.name, repr(recipe), package.name if recipe.minprov else "no minprov"]
+    package = ensure_package()
+    base = _ensure_example(recipe.example, package) if recipe.example else ensure_base(recipe.packages)
+    standalone = _ensure_standalone() if recipe.standalone else None
+    inputs = [
+        *(kernel.name, base.parent.name, repr(recipe)),
+        package.name if recipe.minprov else "no minprov",
+        standalone.name if standalone else "no standalone form",
+    ]
     trees = [TREES / tree for tree in recipe.trees]
     disk = _ensure(
         f"disk-{recipe.name}",
-        [*(text.encode() for text in inputs), *_file_contents(trees)],
-        lambda out: _make_disk(recipe, kernel, base, package, out),
+        [
+            *(text.encode() for text in inputs),
+            *_file_contents(trees),
+            *((PROJECT / source).read_bytes() for source, _ in recipe.files),
+        ],
+        lambda out: _make_disk(recipe, kernel, base, package, standalone, out),
     )
-    return Image(kernel=kernel / "vmlinuz", initrd=kernel / "initrd", disk=disk / DISK)
+    initrd = disk / "initrd" if (disk / "initrd").exists() else kernel / "initrd"
+    return Image(kernel=kernel / "vmlinuz", initrd=initrd, disk=disk / DISK)
 
 
 def ensure_base(packages: Iterable[str]) -> Path:
@@ -80,6 +93,19 @@ def ensure_base(packages: Iterable[str]) -> Path:
 def ensure_package() -> Path:
     """Return the directory with this project's Debian packages."""
     return _ensure("package", _file_contents(PROJECT / name for name in PACKAGED), _make_package)
+
+
+def _ensure_example(name: str, package: Path) -> Path:
+    made = _ensure(
+        f"example-{name}",
+        [package.name.encode(), *_file_contents([EXAMPLES / name])],
+        lambda out: MAKE_EXAMPLE[name](next(package.glob("minprov_*.deb")), out / "base.tar"),
+    )
+    return made / "base.tar"
+
+
+def _ensure_standalone() -> Path:
+    return _ensure("standalone", _file_contents(PROJECT / name for name in PACKAGED), _make_standalone)
 
 
 def cache_directory() -> Path:
@@ -185,7 +211,27 @@ def _make_package(out: Path) -> None:
     _run(PROJECT / "packaging/build-deb", out)
 
 
-def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, out: Path) -> None:
+def _make_by_mmdebstrap(package: Path, archive: Path) -> None:
+    _run(EXAMPLES / "mmdebstrap/mmdebstrap.sh", package, archive)
+
+
+def _make_by_mkosi(package: Path, archive: Path) -> None:
+    # Its containers have to be told when there is no systemd to ask for a unit, and want a /run that is in memory.
+    own_run = ("unshare", "--mount", "sh", "-euc", 'mount -t tmpfs none /run; exec "$@"', "sh")
+    mkosi = ("mkosi", f"--directory={EXAMPLES}/mkosi", "--nspawn-keep-unit")
+    with _work_directory(archive.parent) as tree:
+        shutil.copy(package, tree / "minprov.deb")
+        _run(*own_run, *mkosi, f"--extra-tree={tree}", f"--output={archive}")
+
+
+MAKE_EXAMPLE = {"mmdebstrap": _make_by_mmdebstrap, "mkosi": _make_by_mkosi}
+
+
+def _make_standalone(out: Path) -> None:
+    _run(sys.executable, PROJECT / "packaging/appliance/build.py", "--output", out, "standalone", "/usr/bin/python3")
+
+
+def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, standalone: Path | None, out: Path) -> None:
     with _work_directory(out.parent) as work:
         root = work / "root"
         root.mkdir()
@@ -197,6 +243,10 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, out: Pat
             _install(next(package.glob("minprov_*.deb")), root)
         for source, target in recipe.files:
             shutil.copy(PROJECT / source, root / target.lstrip("/"))
+        if standalone:
+            (root / "opt/minprov").mkdir()
+            tarball = next(standalone.glob("*.tar.gz"))
+            _run("tar", "--extract", "--file", tarball, "--directory", root / "opt/minprov", "--strip-components=1")
         for command in recipe.commands:
             _run("unshare", "--mount", "--", "sh", "-euc", _IN_GUEST, "sh", root, command)
         # As in an image made to be cloned: systemd generates an id at boot, and does not take this for a factory reset.
@@ -204,6 +254,8 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, out: Pat
         if recipe.bootloader:
             make_bootable_disk(root, out / DISK, size=DISK_SIZE)
         else:
+            for initrd in root.glob("boot/initrd.img-*"):
+                initrd.rename(out / "initrd")
             _run("mke2fs", "-q", "-t", "ext4", "-d", root, out / DISK, DISK_SIZE)
 
 

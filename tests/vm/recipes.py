@@ -16,6 +16,10 @@ class Recipe:
     name: str
     packages: tuple[str, ...]
     trees: tuple[str, ...]
+    example: str = ""
+    """A way to make the file system with minprov in it that docs/embedding.md shows, in place of packages."""
+    standalone: bool = False
+    """Whether the standalone form is at /opt/minprov."""
     files: tuple[tuple[str, str], ...] = ()
     """Files of the project, and where the guest has them."""
     commands: tuple[str, ...] = ()
@@ -155,3 +159,33 @@ APPLIANCE = replace(
 
 # The same, with the mistake that `boot` is there to find.
 FORGOTTEN = replace(APPLIANCE, name="forgotten", minprov=False)
+
+MMDEBSTRAP = Recipe(
+    name="mmdebstrap",
+    packages=(),
+    example="mmdebstrap",
+    trees=("common", "systemd"),
+    commands=("systemctl enable --quiet vm-shell.service",),
+    minprov=False,
+)
+
+MKOSI = replace(MMDEBSTRAP, name="mkosi", example="mkosi")
+
+INITRAMFS = Recipe(
+    name="initramfs-tools",
+    packages=(*COMMON, *SYSTEMD, "initramfs-tools"),
+    trees=("common", "systemd", "networkd"),
+    standalone=True,
+    files=tuple(
+        (f"docs/examples/initramfs-tools/{script}", f"/etc/initramfs-tools/{script}")
+        for script in ("hooks/minprov", "scripts/local-bottom/minprov")
+    ),
+    commands=(
+        "systemctl enable --quiet systemd-networkd.service vm-shell.service",
+        # The kernel's own configuration, of which this is asked, is not among what all guests share.
+        "echo CONFIG_RD_GZIP=y >/boot/config-$(ls /usr/lib/modules)",
+        "update-initramfs -c -k $(ls /usr/lib/modules)",
+    ),
+    append="root=/dev/vda ro",
+    minprov=False,
+)
