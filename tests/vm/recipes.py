@@ -27,8 +27,8 @@ class Recipe:
     """What the kernel's command line says besides."""
     etc: str = "/etc"
     """Where on the disk the guest's /etc keeps what is written to it."""
-    publishes: bool = True
-    """Whether its DHCP client can be told a hostname that it did not start with."""
+    unpublished: str = ""
+    """Why the hostname waits for the first DHCP request of the next boot."""
     minprov: bool = True
     bootloader: bool = False
     """Whether the disk starts by itself, as the image that somebody would upload."""
@@ -132,7 +132,7 @@ BUSYBOX = Recipe(
     trees=("common", "busybox"),
     files=(("units/rc.minprov", "/etc/rc.minprov"),),
     commands=("for name in init poweroff; do ln -s /bin/busybox /sbin/$name; done",),
-    publishes=False,
+    unpublished="udhcpc sends the name that it was started with",
 )
 
 # Debian's reference policy, enforcing from the first instruction of init.
@@ -141,6 +141,7 @@ SELINUX = replace(
     name="selinux",
     packages=(*NETWORKD.packages, "policycoreutils", "selinux-policy-default", "selinux-utils"),
     append="security=selinux selinux=1 enforcing=1",
+    unpublished="networkctl gets no answer under Debian's policy",
     commands=(
         *NETWORKD.commands,
         "printf 'SELINUX=enforcing\\nSELINUXTYPE=default\\n' >/etc/selinux/config",

@@ -14,7 +14,7 @@ import pytest
 from minprov.emulator.guest.machine import firmware_uuid
 from tests.vm import recipes
 from tests.vm.findings import STATE, Findings, Remains, autopsy, examine
-from tests.vm.lab import CUSTOM_DATA, HOSTNAME, USERNAME, VM_ID, boot, new_disk
+from tests.vm.lab import ARTEFACTS, CUSTOM_DATA, HOSTNAME, USERNAME, VM_ID, boot, new_disk
 from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ OTHER_VM = {
 }
 SETTLED = "systemctl is-system-running --wait"
 SERVICE = "systemctl show minprov.service --property=ActiveState,Result,ExecMainStartTimestampMonotonic"
+ENFORCING = "cat /sys/fs/selinux/enforce"
+LABELS = f"stat --format=%C /etc/shadow /home/{USERNAME} /home/{USERNAME}/.ssh/authorized_keys"
 WARNINGS = "journalctl --boot --unit=minprov.service --priority=warning --output=cat --quiet"
 
 
@@ -82,10 +84,13 @@ async def _live(recipe: Recipe, *, captured: bool = False) -> Life:
 
 
 async def _boot(recipe: Recipe, disk: Disk, name: str, *, vm: Mapping[str, str] | None = None) -> Findings:
-    questions = [f"id -un {USERNAME}", *([SETTLED, SERVICE, WARNINGS] if recipe.systemd else [])]
+    questions = [f"id -un {USERNAME}", ENFORCING, LABELS, *([SETTLED, WARNINGS] if recipe.systemd else [])]
     async with boot(recipe, name=f"{recipe.name}-{name}", disk=disk, vm=vm) as guest:
         user, hostname = (vm["username"], vm["hostname"]) if vm else (USERNAME, HOSTNAME)
         findings = await examine(guest, *questions, user=user, hostname=hostname)
+        if recipe.systemd:
+            journal = await guest.ask("journalctl --boot --no-pager --output=short-monotonic", within=240)
+            (ARTEFACTS / f"{recipe.name}-{name}" / "journal.log").write_text(journal.output)
         await guest.machine.power_off()
     return findings
 
@@ -123,10 +128,12 @@ ON_DEMAND = (
     recipes.OPENRC,
     recipes.BUSYBOX,
 )
+SELINUX = Story("selinux", functools.partial(_live, recipes.SELINUX))
 LIVES = [
     CAPTURED,
     *(Story(recipe.name, functools.partial(_live, recipe)) for recipe in EVERY_TIME),
     *(on_demand(Story(recipe.name, functools.partial(_live, recipe))) for recipe in ON_DEMAND),
+    on_demand(SELINUX),
 ]
 
 
@@ -137,6 +144,11 @@ def life(request: pytest.FixtureRequest, told: dict[Story, Future[Life]]) -> Lif
 
 @pytest.fixture(scope="module", params=[CAPTURED], ids=lambda story: story.name)
 def captured_life(request: pytest.FixtureRequest, told: dict[Story, Future[Life]]) -> Life:
+    return told[request.param].result()
+
+
+@pytest.fixture(scope="module", params=[on_demand(SELINUX)], ids=lambda story: story.name)
+def selinux_life(request: pytest.FixtureRequest, told: dict[Story, Future[Life]]) -> Life:
     return told[request.param].result()
 
 
@@ -181,8 +193,8 @@ def test_the_hostname_is_set(life: Life) -> None:
 
 
 def test_the_hostname_reaches_the_dhcp_server(life: Life) -> None:
-    if not life.recipe.publishes:
-        pytest.skip("udhcpc sends the name it was started with; the first request of the next boot has the hostname")
+    if life.recipe.unpublished:
+        pytest.skip(f"{life.recipe.unpublished}; the first request of the next boot has the hostname")
     assert life.first.dhcp_names[-1] == HOSTNAME
 
 
@@ -200,7 +212,8 @@ def test_the_disc_is_ejected(life: Life) -> None:
 def test_nothing_is_worth_a_warning(life: Life) -> None:
     if not life.recipe.systemd:
         pytest.skip("has no journal")
-    assert life.first.answers[WARNINGS] == ""
+    warnings = life.first.answers[WARNINGS].splitlines()
+    assert [line for line in warnings if not (life.recipe.unpublished and "publish-hostname" in line)] == []
 
 
 def test_custom_data_is_kept_byte_for_byte(life: Life) -> None:
@@ -216,6 +229,12 @@ def test_the_password_is_nowhere_on_the_disk(life: Life) -> None:
 def test_the_report_tells_the_same(life: Life) -> None:
     assert (life.remains.result["outcome"], life.remains.result["health"]["reported"]) == ("provisioned", "Ready")
     assert life.remains.result["properties"]["hostname"] == {"value": HOSTNAME, "from": "media"}
+
+
+def test_under_selinux_each_file_has_the_label_of_its_place(selinux_life: Life) -> None:
+    assert selinux_life.first.answers[ENFORCING] == "1"
+    types = [label.split(":")[2] for label in selinux_life.first.answers[LABELS].split()]
+    assert types == ["shadow_t", "user_home_dir_t", "ssh_home_t"]
 
 
 # --- a reboot ---------------------------------------------------------------------------------------------------------
