@@ -92,7 +92,7 @@ async def obedient_machine(
     socket = directory / "shell.sock"
     boots = (
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-no-reboot"),
-        # On a busy host the kernel would find its timer too slow, and end there. The link's name is that of any machine.
+        # On a busy host the kernel would find its timer too slow. The link is eth0 in whatever slot.
         *("-append", f"console=ttyS0 quiet no_timer_check panic=-1 net.ifnames=0 {append}".strip()),
         *("-drive", f"file={quoted(disk)},format=raw,if=virtio,cache=unsafe"),
         *(("-drive", f"file={quoted(media)},format=raw,if=virtio,readonly=on") if media and not drive else ()),
