@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.vm.machine import Disk
 
 STATE = "/var/lib/minprov"
-LAST_WORD = r"^minprov: (?:provisioned|already-provisioned|result=).*$"
+LAST_WORD = r"^minprov: (?:provisioned|already-provisioned|result=).*(?=\n)"  # a line that has come whole
 """What minprov writes on the serial console last of all, the disc ejected and the hostname published."""
 LINK_EVENTS = "cat /run/link-events"
 
