@@ -57,7 +57,7 @@ async def inspect(system: System, action: PublishHostname) -> Inspection:
     if socket.gethostname() != action.hostname:
         names = ", ".join(sorted({client.name for client in _running_clients()}))
         return Inspection(not names, f"{names} runs already" if names else "no DHCP client has started")
-    names = (system.read_text(NOTE)).strip()
+    names = system.read_text(NOTE).strip()
     return Inspection(not names, f"{names} started with another name" if names else "sent with every request")
 
 
