@@ -22,7 +22,7 @@ from pathlib import Path
 from minprov.emulator.platform import Emulator
 from minprov.emulator.sample import sample_media
 
-RUNS = 15
+RUNS = 40
 COPIED = ("passwd", "shadow", "group", "gshadow", "login.defs", "subuid", "subgid")
 # As in the unit: without it, building TLS contexts is a third of the import. A clean environment, as a boot has.
 ENVIRONMENT = {"PATH": os.environ["PATH"], "SSL_CERT_FILE": "/dev/null"}

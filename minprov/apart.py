@@ -7,13 +7,12 @@ millisecond, with nothing but a pipe to its parent: what comes back is plain val
 
 from __future__ import annotations
 
-import asyncio
 import marshal
 import os
 import signal
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from minprov.errors import ProvisioningError, Reason
 
@@ -24,37 +23,54 @@ LIMIT = 60.0
 MAX_DESCRIPTOR = 1 << 16
 
 
+class Errand(Generic[T]):
+    """A call under way in a process of its own, from the moment this is created; it can be before there is a loop."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        """Start the call, which returns values that `marshal` knows."""
+        self._reader, writer = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            _serve(function, writer)
+        os.close(writer)
+
+    async def end(self) -> T:
+        """Return what the call returns; cancelling leaves the child behind, killed.
+
+        Raises:
+            ProvisioningError, OSError: as the call does.
+            ChildProcessError: its process ended without a word.
+            RuntimeError: the call raised anything else; the message is the traceback.
+
+        """
+        try:
+            answer = await _read_to_end(self._reader)
+        finally:
+            self.abandon()
+        if not answer:
+            raise ChildProcessError("its process ended without a word")
+        kind, *values = marshal.loads(answer)  # noqa: S302  # from our own child
+        if kind == "error":
+            raise ProvisioningError(Reason[values[0]], **values[1])
+        if kind == "system":
+            raise OSError(*values)
+        if kind == "defect":
+            raise RuntimeError(values[0])
+        returned: T = values[0]
+        return returned
+
+    def abandon(self) -> None:
+        """Leave the child behind, killed; once it has ended there is nothing to do."""
+        if self._child:
+            os.close(self._reader)
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, os.WNOHANG)
+            self._child = 0
+
+
 async def apart(function: Callable[[], T]) -> T:
-    """Return what the call returns, made of values that `marshal` knows; cancelling leaves the child behind, killed.
-
-    Raises:
-        ProvisioningError, OSError: as the call does.
-        ChildProcessError: its process ended without a word.
-        RuntimeError: the call raised anything else; the message is the traceback.
-
-    """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _serve(function, writer)
-    os.close(writer)
-    try:
-        answer = await _read_to_end(reader)
-    finally:
-        os.close(reader)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, os.WNOHANG)  # noqa: ASYNC222  # it does not wait
-    if not answer:
-        raise ChildProcessError("its process ended without a word")
-    kind, *values = marshal.loads(answer)  # noqa: S302  # from our own child
-    if kind == "error":
-        raise ProvisioningError(Reason[values[0]], **values[1])
-    if kind == "system":
-        raise OSError(*values)
-    if kind == "defect":
-        raise RuntimeError(values[0])
-    returned: T = values[0]
-    return returned
+    """Return what the call returns, as `Errand.end` does."""
+    return await Errand(function).end()
 
 
 def _serve(function: Callable[[], object], writer: int) -> NoReturn:
@@ -63,6 +79,7 @@ def _serve(function: Callable[[], object], writer: int) -> NoReturn:
         signal.set_wakeup_fd(-1)  # the event loop's, which would take a signal to the child for its own
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         signal.setitimer(signal.ITIMER_REAL, LIMIT)
         null = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):
@@ -85,6 +102,8 @@ def _serve(function: Callable[[], object], writer: int) -> NoReturn:
 
 
 async def _read_to_end(descriptor: int) -> bytes:
+    import asyncio  # an errand is started before this is loaded
+
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     contents = bytearray()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -15,13 +16,16 @@ from minprov.config import CONFIG_FILE, Loop, Options, load
 from minprov.errors import ProvisioningError, Reason
 from minprov.identity import AZURE_CHASSIS_ASSET_TAG, Identity, read_identity
 from minprov.paths import resolve_beneath
+from minprov.reading import start_reading
 from minprov.result import Outcome, Result, SourceState, to_document
 from minprov.state import READY, REPORT, holds
 
 if TYPE_CHECKING:
     import argparse
-    import asyncio
     from collections.abc import Callable
+
+    from minprov.apart import Errand
+    from minprov.reading import Read
 
 DRY_RUN_LIMIT = 10.0
 """Seconds for a dry run without --timeout: somebody is looking."""
@@ -29,6 +33,7 @@ OFF_AZURE_LIMIT = 0.8
 """Seconds a dry run asks for IMDS at its own address on a machine whose firmware does not name Azure."""
 KILL_GRACE = 9.0
 """Seconds after the deadline at which the process is ended, come what may."""
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 LOG_FORMAT = "minprov: %(message)s"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 JOURNAL_PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}  # sd-daemon(3)
@@ -86,22 +91,31 @@ def _execute(flags: dict[str, Any]) -> Result:
     state_dir = resolve_beneath(root, options.state_dir)
     if not dry_run and not flags.get("force") and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
         return Result(outcome=Outcome.ALREADY_PROVISIONED, vm_id=identity.vm_id)
-    return _run_in_loop(options, identity, flags, refusal)
+    # Until there is somebody to tell of it, a signal to stop has to wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    # A core file would hold the password.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The emulated platform has media of its own, which is not there yet.
+    reading = None if flags.get("emulated") else start_reading(options)
+    return _run_in_loop(options, identity, flags, reading, refusal)
 
 
 def _run_in_loop(
-    options: Options, identity: Identity, flags: dict[str, Any], refusal: ProvisioningError | None
+    options: Options,
+    identity: Identity,
+    flags: dict[str, Any],
+    reading: Errand[Read] | None,
+    refusal: ProvisioningError | None,
 ) -> Result:
     import asyncio
-    import resource
 
-    # A core file would hold the password.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from minprov.loop import new_event_loop
+
     # Directories such as /home, and what tools make, are for everyone to enter; what is not has a mode of its own.
     os.umask(0o022)
-    loop = _new_event_loop(options.loop)
+    loop = new_event_loop(options.loop)
     asyncio.set_event_loop(loop)
-    result = loop.run_until_complete(_main(options, identity, flags, refusal))
+    result = loop.run_until_complete(_main(options, identity, flags, reading, refusal))
     # The loop is not closed: that would wait for threads, one of which a file system may hold for ever.
     if flags.get("dry_run") and not identity.on_azure and _found_nothing(result, options):
         firmware = identity.chassis_asset_tag or "unknown"
@@ -111,7 +125,11 @@ def _run_in_loop(
 
 
 async def _main(
-    options: Options, identity: Identity, flags: dict[str, Any], refusal: ProvisioningError | None
+    options: Options,
+    identity: Identity,
+    flags: dict[str, Any],
+    reading: Errand[Read] | None,
+    refusal: ProvisioningError | None,
 ) -> Result:
     import asyncio
 
@@ -135,9 +153,12 @@ async def _main(
             identity = Identity(
                 chassis_asset_tag=AZURE_CHASSIS_ASSET_TAG, dmi_uuid=platform.vm_id, vm_id=platform.vm_id
             )
-        current = Run(options, System(flags.get("root", "/")), identity)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        reading = reading or start_reading(options)
+        stack.callback(reading.abandon)
+        current = Run(options, System(flags.get("root", "/")), identity, reading)
+        for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, current.terminate)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         if refusal:
             return await current.refuse(refusal)
         if flags.get("dry_run"):
@@ -158,20 +179,6 @@ def _found_nothing(result: Result, options: Options) -> bool:
     """Tell whether nothing of Azure is there; another cloud's metadata service has the same address and is not IMDS."""
     named = options.media or options.imds_url != Options().imds_url
     return not named and SourceState.FOUND not in (result.media.state, result.imds.state)
-
-
-def _new_event_loop(choice: Loop) -> asyncio.AbstractEventLoop:
-    import asyncio
-
-    if choice is not Loop.ASYNCIO:
-        try:
-            import uvloop
-        except ImportError:
-            if choice is Loop.UVLOOP:
-                logging.getLogger(__name__).warning("uvloop is not installed: asyncio's own loop is used")
-        else:
-            return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
 
 
 def _set_up_logging(level: str) -> None:

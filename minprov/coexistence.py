@@ -37,7 +37,8 @@ def _cloud_init_enabled(system: System) -> bool:
 
 
 def _waagent_enabled(system: System) -> bool:
-    if not any(os.path.lexists(system.path(WAAGENT_WANTS) + "/" + unit) for unit in WAAGENT_UNITS):
+    wants = system.path(WAAGENT_WANTS)
+    if not any(os.path.lexists(f"{wants}/{unit}") for unit in WAAGENT_UNITS):
         return False
     try:
         with open(system.path(WAAGENT_CONFIG), encoding="utf-8", errors="replace") as stream:

@@ -1,8 +1,7 @@
 """Ask the three sources at the same time: provisioning media, IMDS, goal state.
 
-Each source ends as a value or as the error that kept it away; what is missing is decided on by whoever needs it. A
-drive may block for ever, so the media is read in a process that can be left behind. The HTTP client is loaded in a
-thread, while media and tools are waited for: its import takes longer than all the rest of a run.
+Each source ends as a value or as the error that kept it away; what is missing is decided on by whoever needs it. The
+HTTP client is loaded in a thread, while tools are waited for: its import takes longer than all the rest of a run.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from minprov.apart import apart
 from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.imds import fetch_instance
 from minprov.model import GoalState, InstanceMetadata
 from minprov.ovf import parse_ovf_env, redact
 from minprov.plan import Evidence, is_complete, needs_source
+from minprov.reading import Read, start_reading
 from minprov.result import Result, Source, SourceState
 from minprov.system import in_thread
 from minprov.timeline import Timeline
@@ -28,7 +27,7 @@ from minprov.wire import fetch_goal_state
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from minprov.media import Media
+    from minprov.apart import Errand
     from minprov.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -70,8 +69,11 @@ class Sources:
     `result` is kept up to date with what became of each.
     """
 
-    def __init__(self, options: Options, result: Result, timeline: Timeline, *, deadline: float) -> None:
+    def __init__(
+        self, options: Options, reading: Errand[Read], result: Result, timeline: Timeline, *, deadline: float
+    ) -> None:
         self._options = options
+        self._reading = reading
         self._result = result
         self._timeline = timeline
         self._deadline = deadline
@@ -84,7 +86,7 @@ class Sources:
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         self._result.media = self._result.imds = self._result.goal_state = NOT_ANSWERED
-        self._media = self._start(self._read_media())  # first: it forks, which is best done before there are threads
+        self._media = self._start(self._read_media())
         self._transport = self._start(self._open_transport())
         self._instance = self._start(self._fetch_instance())
         self._goal_state = self._start(self._fetch_goal_state())
@@ -149,14 +151,10 @@ class Sources:
         return await self._stack.enter_async_context(open_transport(self._timeline))
 
     async def _read_media(self) -> Evidence | None:
-        def find() -> tuple[bytes, bytes | None, str | None, str]:
-            media = _find_media(self._options, self._options.media_wait)
-            return media.ovf_env, media.custom_data, media.device, media.detail
-
         try:
             with self._timeline.span("media"):
                 async with asyncio.timeout(MEDIA_LIMIT):
-                    ovf_env, custom_data, device, detail = await apart(find)
+                    ovf_env, custom_data, device, detail = await self._reading.end()
         except (ProvisioningError, ChildProcessError, TimeoutError) as failure:
             error = failure
             if not isinstance(error, ProvisioningError):
@@ -200,13 +198,10 @@ class Sources:
 
 async def find_drive(options: Options) -> str | None:
     """Return the drive with the provisioning media, if it is still in there."""
-
-    def find() -> str | None:
-        return _find_media(options, 0.0).device
-
     with suppress(ProvisioningError, ChildProcessError, TimeoutError):
         async with asyncio.timeout(MEDIA_LIMIT):
-            return await apart(find)
+            _, _, device, _ = await start_reading(options, wait=0.0).end()
+            return device
     return None
 
 
@@ -223,12 +218,6 @@ def _failed(error: ProvisioningError) -> Source:
     logger.info("%s", error)
     missing = error.reason in NOT_THERE
     return Source(state=SourceState.MISSING if missing else SourceState.FAILED, detail=str(error))
-
-
-def _find_media(options: Options, wait: float) -> Media:
-    from minprov.media import find_media  # where it is needed: in the process apart, while this one goes on
-
-    return find_media(options.media, wait=wait, accept=parse_ovf_env)
 
 
 def _load_transport() -> type[Transport]:

@@ -11,16 +11,14 @@ caller does well to be in a process that can be left behind.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import re
 import stat
 import time
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov import iso9660, udf
+from minprov.cdrom import NO_DEVICE, NO_MEDIUM, NOT_READY, media_error, not_found, opened, require_disc
 from minprov.errors import ProvisioningError, Reason
 from minprov.volume import Contents
 
@@ -40,29 +38,13 @@ OPTICAL_FILE_SYSTEMS = ("udf", "iso9660")
 POLL_INTERVAL = 0.1
 
 # Why media was not found, the least informative first.
-NO_DEVICE = "no device"
 NO_VOLUME = "no UDF or ISO 9660 volume"
-NO_MEDIUM = "no medium"
-NOT_READY = "drive not ready"
 NO_OVF_ENV = f"no {OVF_ENV}"
 DETAILS = (NO_DEVICE, NO_VOLUME, NO_MEDIUM, NOT_READY, NO_OVF_ENV)
 
 # The volume recognition sequence of ECMA-167 2/8 and ECMA-119 6.7.1: from byte 32768, one structure for each sector of
 # 2048 bytes or more, its standard identifier at byte 1.
 RECOGNITION_START, RECOGNITION_STEP, RECOGNITION_LENGTH = 32768, 2048, 32 * 2048
-
-# linux/cdrom.h
-CDROM_EJECT, CDROM_DRIVE_STATUS, CDROM_LOCK_DOOR = 0x5309, 0x5326, 0x5329
-CDSL_CURRENT = 0x7FFFFFFF
-STATUS_FAULTS = {1: NO_MEDIUM, 2: NO_MEDIUM, 3: NOT_READY}  # no disc, tray open, drive not ready
-
-ERRNO_DETAILS = {
-    errno.ENOENT: NO_DEVICE,
-    errno.ENOTDIR: NO_DEVICE,
-    errno.ENXIO: NO_DEVICE,
-    errno.ENODEV: NO_DEVICE,
-    errno.ENOMEDIUM: NO_MEDIUM,
-}
 
 
 class Media(NamedTuple):
@@ -109,11 +91,11 @@ def read_media(path: str) -> Media:
 
     """
     # When asked not to block, an optical drive opens without a disc and a FIFO without a writer.
-    with _open(path, os.O_NONBLOCK) as descriptor:
+    with opened(path, os.O_NONBLOCK) as descriptor:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISBLK(mode):
-            _require_disc(path, descriptor)
-            with _open(path) as disc:  # now the kernel looks at the disc itself, and knows its size
+            require_disc(path, descriptor)
+            with opened(path) as disc:  # now the kernel looks at the disc itself, and knows its size
                 try:
                     contents = _read_volume(path, disc)
                 except ProvisioningError as refusal:
@@ -176,41 +158,8 @@ def find_media(
                 continue
             return media if device is None else media._replace(device=device)
         if surroundings.clock() >= deadline or (paths and final.keys() >= set(paths)):
-            raise max(faults.values(), key=_weight, default=_not_found(surroundings.dev, NO_DEVICE))
+            raise max(faults.values(), key=_weight, default=not_found(surroundings.dev, NO_DEVICE))
         surroundings.pause(POLL_INTERVAL)
-
-
-def holds_disc(device: str) -> bool:
-    """Tell whether a disc is in a drive.
-
-    Raises:
-        ProvisioningError: MEDIA_UNREADABLE or NOT_PERMITTED, when the drive cannot be asked.
-
-    """
-    try:
-        with _open(device, os.O_NONBLOCK) as descriptor:
-            _require_disc(device, descriptor)
-    except ProvisioningError as fault:
-        if fault.reason is not Reason.MEDIA_NOT_FOUND:
-            raise
-        return False
-    return True
-
-
-def eject(device: str) -> None:
-    """Open the tray of a drive.
-
-    Raises:
-        ProvisioningError: MEDIA_UNREADABLE or NOT_PERMITTED, when the drive refuses.
-
-    """
-    with _open(device, os.O_NONBLOCK) as descriptor:
-        with suppress(OSError):  # what matters is whether the tray opens
-            fcntl.ioctl(descriptor, CDROM_LOCK_DOOR, 0)
-        try:
-            fcntl.ioctl(descriptor, CDROM_EJECT)
-        except OSError as error:
-            raise _translate(error, device) from error
 
 
 def _candidates(surroundings: Surroundings) -> Iterator[tuple[str, str | None]]:
@@ -220,7 +169,7 @@ def _candidates(surroundings: Surroundings) -> Iterator[tuple[str, str | None]]:
         with os.scandir(surroundings.dev) as entries:
             names = sorted(entry.name for entry in entries)
     except OSError as error:
-        raise _translate(error, surroundings.dev) from error
+        raise media_error(error, surroundings.dev) from error
     seen = set()
     for pattern in DRIVE_NAMES:
         for name in names:
@@ -232,7 +181,7 @@ def _candidates(surroundings: Surroundings) -> Iterator[tuple[str, str | None]]:
 
 def _mounted(mountinfo: str) -> Iterator[tuple[str, str | None]]:
     """Yield (mount point, block device) of each mounted optical file system: proc_pid_mountinfo(5)."""
-    with _open(mountinfo) as descriptor:
+    with opened(mountinfo) as descriptor:
         lines = b"".join(iter(lambda: os.read(descriptor, 1 << 16), b"")).splitlines()
     for line in lines:
         mount, _, file_system = line.partition(b" - ")
@@ -240,14 +189,6 @@ def _mounted(mountinfo: str) -> Iterator[tuple[str, str | None]]:
         if os.fsdecode(kind) in OPTICAL_FILE_SYSTEMS:
             mount_point = re.sub(rb"\\([0-3][0-7]{2})", lambda code: bytes([int(code[1], 8)]), mount.split(b" ")[4])
             yield os.fsdecode(mount_point), os.fsdecode(source) if source.startswith(b"/") else None
-
-
-def _require_disc(path: str, descriptor: int) -> None:
-    """Ask an optical drive whether a disc is in it; a device that cannot tell may have one."""
-    with suppress(OSError):
-        status = fcntl.ioctl(descriptor, CDROM_DRIVE_STATUS, CDSL_CURRENT)
-        if status in STATUS_FAULTS:
-            raise _not_found(path, STATUS_FAULTS[status])
 
 
 def _read_volume(path: str, descriptor: int) -> Contents:
@@ -261,7 +202,7 @@ def _read_volume(path: str, descriptor: int) -> Contents:
     if b"CD001" in standards:
         readers.append(iso9660.read_files)
     if not readers:
-        raise _not_found(path, NO_VOLUME)
+        raise not_found(path, NO_VOLUME)
     size = os.lseek(descriptor, 0, os.SEEK_END)
     faults = []
     for read_files in readers:
@@ -312,7 +253,7 @@ def _read_directory(path: str, directory: int) -> Contents:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise _translate(error, full_path) from error
+            raise media_error(error, full_path) from error
         try:
             files[name] = _read_whole(full_path, descriptor, limit)
         finally:
@@ -347,29 +288,6 @@ def _reader(path: str, descriptor: int) -> Read:
         return data
 
     return read
-
-
-@contextmanager
-def _open(path: str, flags: int = 0) -> Iterator[int]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
-    except OSError as error:
-        raise _translate(error, path) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _translate(error: OSError, path: str) -> ProvisioningError:
-    if error.errno in ERRNO_DETAILS:
-        return _not_found(path, ERRNO_DETAILS[error.errno])
-    reason = Reason.NOT_PERMITTED if isinstance(error, PermissionError) else Reason.MEDIA_UNREADABLE
-    return ProvisioningError(reason, path=path, error=error.strerror)
-
-
-def _not_found(path: str, detail: str) -> ProvisioningError:
-    return ProvisioningError(Reason.MEDIA_NOT_FOUND, path=path, detail=detail)
 
 
 def _may_pass(fault: ProvisioningError) -> bool:

@@ -15,7 +15,7 @@ def resolve_beneath(root: str, path: str) -> str:
     """
     if root == "/":
         return path
-    resolved: list[str] = []
+    top = resolved = root.rstrip("/")
     waiting = path.split("/")[::-1]
     links = 0
     while waiting:
@@ -23,17 +23,19 @@ def resolve_beneath(root: str, path: str) -> str:
         if component in ("", "."):
             continue
         if component == "..":
-            del resolved[-1:]
+            if resolved != top:
+                resolved = os.path.dirname(resolved)
             continue
+        candidate = f"{resolved}/{component}"
         try:
-            target = os.readlink(os.path.join(root, *resolved, component))
+            target = os.readlink(candidate)
         except OSError:  # not a link, or not there
-            resolved.append(component)
+            resolved = candidate
             continue
         links += 1
         if links > MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         if target.startswith("/"):
-            resolved.clear()
+            resolved = top
         waiting += target.split("/")[::-1]
-    return os.path.join(root, *resolved)
+    return resolved

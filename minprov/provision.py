@@ -33,6 +33,8 @@ from minprov.timeline import Timeline
 from minprov.wire import Delivery, report_health
 
 if TYPE_CHECKING:
+    from minprov.apart import Errand
+    from minprov.reading import Read
     from minprov.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -61,10 +63,11 @@ UNTOLD = frozenset({Reason.REPORT_FAILED, Reason.TERMINATED, Reason.OTHER_PROVIS
 class Run:
     """One run on one system, and what it has come to so far; create it in the event loop."""
 
-    def __init__(self, options: Options, system: System, identity: Identity) -> None:
+    def __init__(self, options: Options, system: System, identity: Identity, reading: Errand[Read]) -> None:
         self._options = options
         self._system = system
         self._identity = identity
+        self._reading = reading
         self._timeline = Timeline()
         self._state_dir = system.path(options.state_dir)
         self._deadline = asyncio.get_running_loop().time() + options.timeout
@@ -109,7 +112,7 @@ class Run:
             async with open_transport(self._timeline) as transport:
                 await self._finish_earlier_run(transport)
             return
-        async with Sources(self._options, self.result, self._timeline, deadline=self._deadline) as sources:
+        async with self._sources() as sources:
             early = await sources.enough()
             if self._identity.dmi_uuid is None and not state.is_empty(self._state_dir):
                 # Only IMDS knows whether this is the VM that was provisioned, or another with a captured image.
@@ -139,7 +142,7 @@ class Run:
         self.result.outcome = Outcome.ALREADY_PROVISIONED
 
     async def _preview(self) -> None:
-        async with Sources(self._options, self.result, self._timeline, deadline=self._deadline) as sources:
+        async with self._sources() as sources:
             plan = self._plan(await sources.all(await sources.enough()))
             self.result.actions = await preview(plan.steps, self._system)
             await sources.goal_state(DRY_RUN_GRACE)
@@ -148,6 +151,9 @@ class Run:
         self.result.outcome = Outcome.PLANNED
 
     # -- its parts -----------------------------------------------------------------------------------------------------
+
+    def _sources(self) -> Sources:
+        return Sources(self._options, self._reading, self.result, self._timeline, deadline=self._deadline)
 
     def _identify(self, evidence: Evidence) -> None:
         if self.result.vm_id is None and evidence.instance:

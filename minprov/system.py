@@ -17,10 +17,9 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import TypeVar
 
-import aiofiles
+import aiofiles.os
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.paths import resolve_beneath
@@ -28,6 +27,7 @@ from minprov.paths import resolve_beneath
 T = TypeVar("T")
 
 MAX_FILE_SIZE = 16 << 20
+READ_SIZE = 1 << 16
 MAX_TOOL_MESSAGE = 200
 TOOL_TIMEOUT = 60.0
 REAP_LIMIT = 0.5
@@ -40,6 +40,7 @@ class System:
 
     def __init__(self, root: str = "/") -> None:
         self.root = os.path.realpath(root)
+        self._directories: dict[str, str] = {}
 
     @property
     def live(self) -> bool:
@@ -49,8 +50,19 @@ class System:
     # -- paths ---------------------------------------------------------------------------------------------------------
 
     def path(self, path: str) -> str:
-        """Return where `path` of the provisioned system is on this one, links followed as that system would."""
-        return resolve_beneath(self.root, path)
+        """Return where `path` of the provisioned system is on this one, links followed as that system would.
+
+        A directory is resolved once: nothing but a run like this one is at work in a tree.
+        """
+        if self.live:
+            return path
+        directory, name = os.path.split(path)
+        if name in ("", ".", ".."):
+            return resolve_beneath(self.root, path)
+        if directory not in self._directories:
+            self._directories[directory] = resolve_beneath(self.root, directory)
+        candidate = os.path.join(self._directories[directory], name)
+        return resolve_beneath(self.root, path) if os.path.islink(candidate) else candidate
 
     def exists(self, path: str) -> bool:
         """Tell whether the file is there."""
@@ -210,7 +222,8 @@ def file_error(error: OSError, path: str) -> ProvisioningError:
 
 async def in_thread(function: Callable[..., T], *args: object, **kwargs: object) -> T:
     """Run a blocking call beside the event loop."""
-    return await asyncio.get_running_loop().run_in_executor(None, partial(function, *args, **kwargs))
+    result: T = await aiofiles.os.wrap(function)(*args, **kwargs)
+    return result
 
 
 def read_file(directory: int | None, name: str, *, follow: bool = False, owner: int | None = None) -> bytes | None:
@@ -224,11 +237,17 @@ def read_file(directory: int | None, name: str, *, follow: bool = False, owner: 
         descriptor = os.open(name, flags, dir_fd=directory)
     except FileNotFoundError:
         return None
-    with open(descriptor, "rb") as file:
+    # Calls of `os`, not a file object: that makes three times as many, and each may cost a wait for other threads.
+    try:
         found = os.fstat(descriptor)
         if owner is not None and found.st_nlink > 1 and found.st_uid != owner:
             raise OSError(errno.EMLINK, "A second name for a file of another owner")
-        return file.read(MAX_FILE_SIZE)
+        contents = bytearray()
+        while len(contents) < MAX_FILE_SIZE and (piece := os.read(descriptor, READ_SIZE)):
+            contents += piece
+        return bytes(contents)
+    finally:
+        os.close(descriptor)
 
 
 async def replace_file(
@@ -240,24 +259,25 @@ async def replace_file(
     """
     temporary = f".{name}.minprov"
 
-    def create(path: str, _flags: int) -> int:
+    def replace() -> None:
         with suppress(FileNotFoundError):
-            os.unlink(path, dir_fd=directory)
+            os.unlink(temporary, dir_fd=directory)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(path, flags, 0o600, dir_fd=directory)
-
-    def settle(descriptor: int) -> None:
-        if owner != (os.geteuid(), os.getegid()):
-            os.fchown(descriptor, *owner)
-        os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
+        try:
+            left = memoryview(contents)
+            while left:
+                left = left[os.write(descriptor, left) :]
+            if owner != (os.geteuid(), os.getegid()):
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         sync(".", directory)  # by name, since fsync(2) refuses a descriptor opened with O_PATH
 
-    async with aiofiles.open(temporary, "wb", opener=create) as file:
-        await file.write(contents)
-        await file.flush()
-        await in_thread(settle, file.fileno())
+    await in_thread(replace)  # as one call: each costs a turn of the loop and of the import that goes on beside it
 
 
 def make_directories(path: str, mode: int) -> None:

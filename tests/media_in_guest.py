@@ -12,8 +12,9 @@ import os
 import subprocess
 from hashlib import sha256
 
+from minprov.cdrom import CDROM_DRIVE_STATUS, CDSL_CURRENT, eject
 from minprov.errors import ProvisioningError, Reason
-from minprov.media import CDROM_DRIVE_STATUS, CDSL_CURRENT, Media, Surroundings, eject, find_media, read_media
+from minprov.media import Media, Surroundings, find_media, read_media
 from tests.media_samples import DRIVE_FILES
 
 MEDIA, EMPTY, FOREIGN, KERNEL, BAD = range(5)

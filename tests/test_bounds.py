@@ -257,6 +257,34 @@ def assert_terminated(whole: WholeRun, run: Ended, waited_for: str) -> None:
     assert "reason=terminated by a signal" in whole.console_lines()[-1]
 
 
+# SIGTERM as soon as the drive is being read, when the rest of the program is not loaded yet.
+LOADING = (
+    """
+import os, signal
+import minprov.cli
+start_reading = minprov.cli.start_reading
+
+def start(options):
+    errand = start_reading(options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return errand
+
+minprov.cli.start_reading = start
+"""
+    + MAIN
+)
+
+
+@pytest.mark.root
+def test_sigterm_while_the_program_is_being_loaded_waits_until_it_can_be_told_of(whole: WholeRun) -> None:
+    async def test(platform: Emulator) -> None:
+        process = await whole.start(platform, code=LOADING)
+        assert_terminated(whole, await ended(process), "the provisioning media")
+        assert platform.health_reports == []
+
+    on(Emulator(), test)
+
+
 @pytest.mark.root
 def test_sigterm_ends_the_wait_for_a_drive(whole: WholeRun, tmp_path: Path) -> None:
     async def test(platform: Emulator) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from minprov.cdrom import eject
 from minprov.errors import ProvisioningError, Reason
-from minprov.media import Media, Surroundings, eject, find_media, read_media, read_ovf_env
+from minprov.media import Media, Surroundings, find_media, read_media, read_ovf_env
 from tests.faulty import faulty_file, loop_device
 from tests.media_samples import content
 from tests.test_iso9660 import write_volume as write_iso9660

@@ -40,6 +40,8 @@ def test_a_link_in_a_tree_leads_where_the_tree_system_would_be_led(system: Syste
     assert system.path("/etc/hostname") == str(tmp_path / "usr/etc/hostname")
     assert system.path("/etc/up") == str(tmp_path / "secret")
     assert system.path("/../../x") == str(tmp_path / "x")
+    assert system.path("/..") == str(tmp_path)
+    assert system.path("/etc/") == str(tmp_path / "usr/etc")
 
 
 def test_a_file_of_a_tree_that_is_a_link_is_read_in_the_tree(system: System, tmp_path: Path) -> None:

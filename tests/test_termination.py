@@ -77,8 +77,7 @@ def test_sigterm_at_any_await_ends_the_run_at_once_with_its_report_written(tmp_p
             assert "reason=terminated by a signal" in whole.console_lines()[-1]
             return "terminated"
 
-        # From the second on: in the first, the program learns what the signal is to do.
-        numbers = [2 + index * (turns - 2) // POINTS for index in range(POINTS)]
+        numbers = [1 + index * (turns - 1) // POINTS for index in range(POINTS)]
         outcomes = await asyncio.gather(*map(terminate_at, numbers))
         assert "terminated" in outcomes
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from minprov.actions import EjectMedia
 from minprov.apart import apart
-from minprov.media import eject, holds_disc
+from minprov.cdrom import eject, holds_disc
 from minprov.properties.inspection import Inspection
 from minprov.system import System
 

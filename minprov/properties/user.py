@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import stat
 from contextlib import ExitStack, suppress
@@ -90,8 +89,16 @@ def clear_up_after_killed_tools(system: System) -> None:
                 file = stack.enter_context(open(f"{etc}/{name}", "rb"))
                 fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         for name in os.listdir(etc):
-            if re.fullmatch(rf"({'|'.join(DATABASE)})(\.lock|\.\d+|\+)", name):
+            if _is_left_by_a_tool(name):
                 os.unlink(f"{etc}/{name}")
+
+
+def _is_left_by_a_tool(name: str) -> bool:
+    """Tell whether it is shadow-utils' lock, its temporary file, named by its process, or busybox's."""
+    file, dot, ending = name.rpartition(".")
+    if dot:
+        return file in DATABASE and (ending == "lock" or ending.isdecimal())
+    return name.endswith("+") and name[:-1] in DATABASE
 
 
 def find_user(system: System, username: str) -> Account | None:
@@ -213,7 +220,7 @@ def _make_home(system: System, account: Account, home: str, mode: int) -> None:
         shutil.rmtree(temporary)
     skeleton = system.path(SKELETON)
     if os.path.isdir(skeleton):
-        shutil.copytree(skeleton, temporary, symlinks=True)
+        shutil.copytree(skeleton, temporary, symlinks=True, copy_function=shutil.copy)
     else:
         os.mkdir(temporary)
     for directory, directories, files in os.walk(temporary, topdown=False):
