@@ -3,8 +3,6 @@
 Pure: text in, values out. Changing the database is left to the system's own tools.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 DEFAULT_UID_MIN = 1000  # shadow-utils' own default for UID_MIN, login.defs(5)

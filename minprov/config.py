@@ -4,8 +4,6 @@
 the reference in docs/configuration.md are all made from these two. Files are read in order, flags come last.
 """
 
-from __future__ import annotations
-
 import os
 from enum import Enum
 from typing import Any, NamedTuple, cast

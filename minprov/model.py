@@ -3,8 +3,6 @@
 Parsers create these and nothing else does: a value that exists is well formed. Absent is `None`, never an empty string.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

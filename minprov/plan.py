@@ -4,10 +4,8 @@ Pure: what the sources delivered goes in, steps come out. No clock, no randomnes
 A complete ovf-env is authoritative; IMDS fills what it lacks and stands in for it where there is no media.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from minprov.actions import (
     Action,
@@ -80,7 +78,7 @@ class Plan(NamedTuple):
     steps: tuple[Step, ...]
     differences: tuple[str, ...]
 
-    def beyond(self, earlier: Plan) -> tuple[Step, ...]:
+    def beyond(self, earlier: Self) -> tuple[Step, ...]:
         """Return the steps that an earlier plan, made from less evidence, does not have."""
         return tuple(step for step in self.steps if step not in earlier.steps)
 

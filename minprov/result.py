@@ -1,16 +1,14 @@
 """What a run came to, as a value and as the JSON document of `minprov/result/1`."""
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minprov import __version__
+from minprov.actions import Policy
+from minprov.errors import ProvisioningError
 from minprov.model import Secret
 
 if TYPE_CHECKING:
-    from minprov.actions import Policy
-    from minprov.errors import ProvisioningError
     from minprov.plan import Plan
     from minprov.timeline import Span
 
@@ -74,7 +72,7 @@ class Result:
         *,
         outcome: Outcome = Outcome.FAILED,
         vm_id: str | None = None,
-        spans: list[Span] | None = None,
+        spans: "list[Span] | None" = None,
         error: ProvisioningError | None = None,
     ) -> None:
         self.outcome = outcome
@@ -123,7 +121,7 @@ def to_document(result: Result) -> dict[str, Any]:
     }
 
 
-def shown_properties(plan: Plan) -> dict[str, dict[str, Any]]:
+def shown_properties(plan: "Plan") -> dict[str, dict[str, Any]]:
     """Return the properties that have a value, each with the value as it may be shown and its source."""
     chosen = {name: found for name, found in plan.properties._asdict().items() if found is not None}
     return {name: {"value": _shown(found.value), "from": found.source} for name, found in chosen.items()}

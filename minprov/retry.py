@@ -3,8 +3,6 @@
 Pure but for the clock, sleep and jitter, which are arguments. Knows no HTTP library; `transport` makes the attempts.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random

@@ -1,7 +1,5 @@
 """When what happened, in milliseconds since the process started, and what is being waited for at the moment."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What a look at the system found."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -11,8 +11,6 @@ had started before has sent the image's name, and is asked for another request. 
 Only the link to the platform is of interest to its DNS. Others, and other clients, send the name when they renew.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import signal
