@@ -49,11 +49,11 @@ class EnsureUser(NamedTuple):
 
 
 class SetPassword(NamedTuple):
-    """Give the account a password, hashed with the salt."""
+    """Give the account a password; the hash is what is stored of it."""
 
     username: str
     password: Secret
-    salt: str
+    password_hash: Secret
 
 
 class WriteAuthorizedKeys(NamedTuple):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.imds import fetch_instance
-from minprov.model import GoalState, InstanceMetadata
+from minprov.model import GoalState, InstanceMetadata, Secret
 from minprov.ovf import parse_ovf_env, redact
 from minprov.plan import Evidence, is_complete, needs_source
 from minprov.reading import Read, start_reading
@@ -154,7 +154,7 @@ class Sources:
         try:
             with self._timeline.span("media"):
                 async with asyncio.timeout(MEDIA_LIMIT):
-                    ovf_env, custom_data, device, detail = await self._reading.end()
+                    ovf_env, password_hash, custom_data, device, detail = await self._reading.end()
         except (ProvisioningError, ChildProcessError, TimeoutError) as failure:
             error = failure
             if not isinstance(error, ProvisioningError):
@@ -167,6 +167,7 @@ class Sources:
         self._result.media = Source(state=SourceState.FOUND, detail=detail)
         return Evidence(
             ovf=parse_ovf_env(ovf_env),
+            password_hash=None if password_hash is None else Secret(password_hash),
             redacted_ovf_env=redact(ovf_env),
             custom_data_bin=custom_data,
             device=device,
@@ -200,7 +201,7 @@ async def find_drive(options: Options) -> str | None:
     """Return the drive with the provisioning media, if it is still in there."""
     with suppress(ProvisioningError, ChildProcessError, TimeoutError):
         async with asyncio.timeout(MEDIA_LIMIT):
-            _, _, device, _ = await start_reading(options, wait=0.0).end()
+            *_, device, _ = await start_reading(options, wait=0.0).end()
             return device
     return None
 

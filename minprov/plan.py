@@ -1,6 +1,6 @@
 """Decide what to change: every precedence rule between media, IMDS and configuration lives here.
 
-Pure: what the sources delivered goes in, steps come out. No clock, no randomness (the salt is an argument), no system.
+Pure: what the sources delivered goes in, steps come out. No clock, no randomness no system.
 A complete ovf-env is authoritative; IMDS fills what it lacks and stands in for it where there is no media.
 """
 
@@ -32,9 +32,13 @@ T = TypeVar("T")
 
 
 class Evidence(NamedTuple):
-    """What the sources delivered: the media's part is absent without media, `instance` without IMDS."""
+    """What the sources delivered: the media's part is absent without media, `instance` without IMDS.
+
+    `password_hash` is of the password in `ovf`, which no other source has, and is there whenever that is.
+    """
 
     ovf: OvfEnv | None = None
+    password_hash: Secret | None = None
     redacted_ovf_env: bytes | None = None
     custom_data_bin: bytes | None = None
     device: str | None = None
@@ -98,7 +102,7 @@ def needs_source(options: Options) -> bool:
     return any(policy is not Policy.OFF for policy in told)
 
 
-def plan_provisioning(evidence: Evidence, options: Options, *, salt: str) -> Plan:
+def plan_provisioning(evidence: Evidence, options: Options) -> Plan:
     """Return the plan for this evidence.
 
     Raises `ProvisioningError` when the VM must not be provisioned from this evidence, when no source has a required
@@ -109,7 +113,7 @@ def plan_provisioning(evidence: Evidence, options: Options, *, salt: str) -> Pla
     _require_properties(properties, evidence, options)
     return Plan(
         properties=properties,
-        steps=tuple(_plan_steps(properties, evidence, options, salt)),
+        steps=tuple(_plan_steps(properties, evidence, options)),
         differences=tuple(_find_differences(evidence)),
     )
 
@@ -195,7 +199,7 @@ def _require_properties(properties: Properties, evidence: Evidence, options: Opt
         raise ProvisioningError(Reason.MISSING_PROPERTY, property="customData")
 
 
-def _plan_steps(properties: Properties, evidence: Evidence, options: Options, salt: str) -> Iterator[Step]:
+def _plan_steps(properties: Properties, evidence: Evidence, options: Options) -> Iterator[Step]:
     if evidence.ovf and evidence.ovf.provision_guest_proxy_agent:
         yield Step("check-proxy-agent", "azure-proxy-agent", Policy.REQUIRED, CheckProxyAgent())
     if properties.hostname:
@@ -203,13 +207,13 @@ def _plan_steps(properties: Properties, evidence: Evidence, options: Options, sa
         yield Step("set-hostname", "/etc/hostname", options.hostname, SetHostname(hostname=hostname))
         yield Step("publish-hostname", "DHCP", options.hostname_publish, PublishHostname(hostname=hostname))
     if properties.username:
-        yield from _plan_account(properties.username.value, properties, options, salt)
+        yield from _plan_account(properties.username.value, properties, evidence, options)
     yield from _plan_documents(properties, evidence, options)
     if evidence.device:
         yield plan_ejection(evidence.device, options)
 
 
-def _plan_account(username: str, properties: Properties, options: Options, salt: str) -> Iterator[Step]:
+def _plan_account(username: str, properties: Properties, evidence: Evidence, options: Options) -> Iterator[Step]:
     password, keys = properties.password, properties.ssh_public_keys
     user = EnsureUser(
         username=username,
@@ -219,8 +223,8 @@ def _plan_account(username: str, properties: Properties, options: Options, salt:
         journal=f"{options.state_dir}/creating-account",
     )
     yield Step("ensure-user", username, options.user, user)
-    if password:
-        set_password = SetPassword(username=username, password=password.value, salt=salt)
+    if password and evidence.password_hash:
+        set_password = SetPassword(username, password=password.value, password_hash=evidence.password_hash)
         yield Step("set-password", username, options.password, set_password)
     if keys:
         write_keys = WriteAuthorizedKeys(username=username, keys=keys.value)

@@ -27,7 +27,6 @@ from minprov.plan import Evidence, Plan, Step, plan_ejection, plan_provisioning
 from minprov.properties.user import clear_up_after_killed_tools
 from minprov.report import encode_failure, encode_success
 from minprov.result import Outcome, Result
-from minprov.shacrypt import new_salt
 from minprov.system import System, file_error, in_thread, make_directories
 from minprov.timeline import Timeline
 from minprov.wire import Delivery, report_health
@@ -71,7 +70,6 @@ class Run:
         self._timeline = Timeline()
         self._state_dir = system.path(options.state_dir)
         self._deadline = asyncio.get_running_loop().time() + options.timeout
-        self._salt = new_salt()
         self._terminated = False
         self._work: asyncio.Task[None] | None = None
         self._drive: str | None = None
@@ -162,7 +160,7 @@ class Run:
     def _plan(self, evidence: Evidence) -> Plan:
         self._identify(evidence)
         with self._timeline.span("plan"):
-            plan = plan_provisioning(evidence, self._options, salt=self._salt)
+            plan = plan_provisioning(evidence, self._options)
         self.result.plan = plan
         for difference in plan.differences:
             logger.warning("the sources differ on %s; the media's value is used", difference)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-from functools import lru_cache
 from hashlib import sha512
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,6 @@ def verify(secret: Secret, hashed: str) -> bool:
     return sha512_crypt(secret, salt, int(rounds) if rounds else None) == hashed
 
 
-@lru_cache(maxsize=1)  # what is read back is as a rule what was just made
 def _digest(key: bytes, salt: bytes, rounds: int) -> bytes:
     alternate = sha512(key + salt + key).digest()  # steps 4 to 8
     start = key + salt + _repeat(alternate, len(key))  # steps 1 to 3, 9, 10

@@ -44,7 +44,7 @@ ALL_OFF = Options(
 
 
 def make_plan(evidence: Evidence, options: Options = Options()) -> Plan:  # noqa: B008  # immutable
-    return plan_provisioning(evidence, options, salt="saltsaltsaltsalt")
+    return plan_provisioning(evidence, options)
 
 
 def properties(evidence: Evidence) -> Properties:
@@ -78,6 +78,12 @@ def test_imds_alone_is_enough() -> None:
     assert actions_of(plan, SetHostname) == [SetHostname("imds-host")]
     assert actions_of(plan, WriteAuthorizedKeys) == [WriteAuthorizedKeys("imds-user", (KEY,))]
     assert actions_of(plan, SetPassword) == []
+
+
+def test_the_password_is_set_by_the_hash_that_came_with_it() -> None:
+    password_hash = Secret("$6$salt$hash")
+    plan = make_plan(Evidence(ovf=OVF, password_hash=password_hash))
+    assert actions_of(plan, SetPassword) == [SetPassword("media-user", PASSWORD, password_hash)]
 
 
 def test_keys_of_the_media_are_used_when_every_one_has_a_value() -> None:

@@ -9,7 +9,7 @@ from minprov.actions import SetPassword
 from minprov.errors import ProvisioningError, Reason
 from minprov.properties.inspection import Inspection
 from minprov.properties.user import set_password_field
-from minprov.shacrypt import sha512_crypt, verify
+from minprov.shacrypt import verify
 from minprov.system import System
 
 SHADOW = "/etc/shadow"
@@ -25,6 +25,8 @@ async def inspect(system: System, action: SetPassword) -> Inspection:
         return Inspection(None, "cannot be seen without privileges")
     if field is None:
         return Inspection(False, "no shadow entry")
+    if field == action.password_hash.reveal():
+        return Inspection(True, "this one")
     if field.startswith("$"):
         return Inspection(*((True, "this one") if verify(action.password, field) else (False, "another one")))
     return Inspection(False, "none")
@@ -32,5 +34,5 @@ async def inspect(system: System, action: SetPassword) -> Inspection:
 
 async def converge(system: System, action: SetPassword) -> None:
     """Hand the hash to the system's tool."""
-    await set_password_field(system, action.username, sha512_crypt(action.password, action.salt))
+    await set_password_field(system, action.username, action.password_hash.reveal())
     await system.sync(os.path.dirname(SHADOW))
