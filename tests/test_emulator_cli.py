@@ -55,6 +55,10 @@ class Running:
         finally:
             connection.close()
 
+    def close_output(self) -> None:
+        """Go away, as `head -1` does when it has its line."""
+        self._output.close()
+
     def end(self) -> tuple[int, list[Line]]:
         """Wait for the end; return the exit status and what was said since `listening`."""
         lines = [json.loads(line) for line in self._output]
@@ -150,6 +154,13 @@ def test_the_log_on_stdout_has_each_line_once() -> None:
         running.report(READY)
         _, lines = running.end()
     assert [line["event"] for line in lines] == ["request", "health", "end"]
+
+
+def test_a_guest_is_served_though_nobody_reads_on() -> None:
+    with emulator("--until", "ready", "--log", "-") as running:
+        running.close_output()
+        assert [running.report(STARTING), running.report(READY)] == [201, 201]
+        assert running.process.wait(10) == os.EX_OK
 
 
 def test_vm_faults_and_media_come_together(tmp_path: Path) -> None:

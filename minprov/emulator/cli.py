@@ -119,9 +119,13 @@ class _Reporter:
 
 
 def _write(stream: IO[str] | None, line: str) -> None:
-    if stream is not None:
+    if stream is None:
+        return
+    try:
         stream.write(line + "\n")
         stream.flush()
+    except BrokenPipeError:  # nobody reads on, and there is still a guest to be served
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager
