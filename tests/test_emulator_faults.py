@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -64,6 +66,15 @@ async def ask(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
 async def hang_up(writer: asyncio.StreamWriter) -> None:
     writer.close()
     await writer.wait_closed()
+
+
+async def refusals_until_it_listens(url: str) -> int:
+    for refused in itertools.count():
+        with suppress(ConnectionRefusedError):
+            _, writer = await connect(url)
+            await hang_up(writer)
+            return refused
+    raise AssertionError("never reached")
 
 
 async def statuses(session: aiohttp.ClientSession, url: str, count: int) -> list[int]:
@@ -458,15 +469,7 @@ def test_a_late_server_refuses_and_then_serves(script: Callable[[str], Faults]) 
     faults = script("[imds]\nrefuse = 0.1\n")
 
     async def guest(platform: Emulator, session: aiohttp.ClientSession) -> None:
-        refused = 0
-        while True:
-            try:
-                _, writer = await connect(platform.imds_url)
-                break
-            except ConnectionRefusedError:
-                refused += 1
-        await hang_up(writer)
-        assert refused
+        assert await refusals_until_it_listens(platform.imds_url)
         assert await statuses(session, platform.imds_url + INSTANCE, 1) == [200]
 
     run(faults, guest)
@@ -489,6 +492,21 @@ def test_a_server_that_ignores_for_a_while_serves_whoever_tries_again(script: Ca
     async def guest(platform: Emulator, session: aiohttp.ClientSession) -> None:
         # The first SYN is lost; the kernel sends the next a second later.
         assert await statuses(session, platform.imds_url + INSTANCE, 1) == [200]
+
+    run(faults, guest)
+
+
+def test_a_server_that_counts_from_the_first_request_refuses_whoever_has_asked_no_other(
+    script: Callable[[str], Faults],
+) -> None:
+    faults = script("[wireserver]\nrefuse = 0.001\nfrom-first-request = true\n")
+
+    async def guest(platform: Emulator, session: aiohttp.ClientSession) -> None:
+        for _ in range(20):
+            with pytest.raises(ConnectionRefusedError):
+                await connect(platform.wireserver_url)
+        assert await statuses(session, platform.imds_url + INSTANCE, 1) == [200]
+        await refusals_until_it_listens(platform.wireserver_url)
 
     run(faults, guest)
 

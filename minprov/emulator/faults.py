@@ -3,6 +3,7 @@
     [imds]                         # a server: imds, wireserver, host-plugin
     refuse = 2.5                   # nothing listens for that many seconds; true: for ever
     ignore = true                  # connections are not answered at all, as without a route; or seconds
+    from-first-request = true      # the seconds count from the guest's first request to another server
     limit = 5                      # more requests in a second are answered 429
 
     [[goal-state]]                 # an endpoint; one table per step, taken in order, one request each
@@ -63,6 +64,7 @@ class ServerFaults:
     """When a server starts to listen, what meets a connection until then, and how many requests a second it takes."""
 
     listen_after: float = 0.0
+    from_first_request: bool = False
     until_then: Literal["refuse", "ignore"] = "refuse"
     limit: int | None = None
 
@@ -154,6 +156,7 @@ def _server(table: dict[str, object], *, file: Path, place: str) -> ServerFaults
         raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=f"{place}.ignore", detail=detail)
     return ServerFaults(
         listen_after=values.get("refuse", values.get("ignore", 0.0)),
+        from_first_request=values.get("from_first_request", False),
         until_then="ignore" if "ignore" in values else "refuse",
         limit=values.get("limit"),
     )
@@ -204,7 +207,12 @@ def _table(value: object, _directory: Path) -> dict[str, object]:
     return cast("dict[str, object]", value)
 
 
-_SERVER_CONVERTERS: Mapping[str, Convert] = {"refuse": _duration, "ignore": _duration, "limit": number}
+_SERVER_CONVERTERS: Mapping[str, Convert] = {
+    "refuse": _duration,
+    "ignore": _duration,
+    "from_first_request": flag,
+    "limit": number,
+}
 
 _STEP_CONVERTERS: Mapping[str, Convert] = {
     "times": _times,

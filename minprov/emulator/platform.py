@@ -125,6 +125,7 @@ class Emulator:
         self._servers: dict[str, _Server] = {}
         self._asked: Counter[str | None] = Counter()
         self._in_progress: set[asyncio.Transport | None] = set()
+        self._asked_at_all = asyncio.Event()
         self._stopping = asyncio.Event()
         self._news = asyncio.Condition()
         self._resources = contextlib.AsyncExitStack()
@@ -196,6 +197,7 @@ class Emulator:
     def _handler(self, server: _Server) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
         async def handle(received: web.BaseRequest) -> web.StreamResponse:
             at_ms = time.monotonic() * 1000
+            self._asked_at_all.set()
             request = Request(
                 method=received.method,
                 path=received.path,
@@ -234,6 +236,7 @@ class Emulator:
     def _stop(self) -> None:
         """Cut every wait short, and after a moment the connection of a guest that does not take its reply."""
         self._stopping.set()
+        self._asked_at_all.set()
         for transport in self._in_progress:
             if transport is not None:
                 asyncio.get_running_loop().call_later(_GRACE, transport.abort)
@@ -256,6 +259,8 @@ class Emulator:
             await asyncio.get_running_loop().sock_connect(filler, server.socket.getsockname())
 
     async def _listen_late(self, server: _Server, site: web.SockSite) -> None:
+        if server.faults.from_first_request:
+            await self._asked_at_all.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if math.isinf(server.faults.listen_after) else server.faults.listen_after):
                 await self._stopping.wait()
