@@ -275,6 +275,24 @@ def test_bill_of_materials_is_valid_and_names_what_is_in_the_build(form: str, mo
     assert any(name.startswith("python3") for name in names) == (form == "standalone")
 
 
+@pytest.mark.parametrize(
+    ("package", "needed", "wanted"),
+    [
+        ("minprov", {"python3", "python3-aiofiles", "python3-aiohttp", "python3-defusedxml"}, {"python3-uvloop"}),
+        ("minprov-emulator", {"minprov", "python3"}, {"python3-pycdlib"}),
+    ],
+)
+def test_bill_of_a_debian_package_names_what_it_needs_beside_it(
+    package: str, needed: set[str], wanted: set[str], dist: Path
+) -> None:
+    text = (dist / f"{package}_{__version__}_all.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    document = json.loads(text)
+    assert document["metadata"]["component"]["name"] == package
+    scopes = {part["name"]: part["scope"] for part in document["components"]}
+    assert scopes == dict.fromkeys(needed, "required") | dict.fromkeys(wanted, "optional")
+
+
 def test_every_component_comes_with_its_license(directory: Path, dist: Path) -> None:
     form = "standalone" if (directory / "bin").exists() else "bundle"
     (file,) = dist.glob(f"*{form}*.cdx.json")

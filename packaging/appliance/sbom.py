@@ -1,10 +1,15 @@
-"""What is in a build and where it is from: CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/."""
+"""What is in a build and where it is from: CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/.
+
+python sbom.py PACKAGE.deb ...    writes the document of each Debian package beside it
+"""
 
 from __future__ import annotations
 
 import email.parser
+import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +78,28 @@ def bill_of_materials(subject: Component, parts: list[Component]) -> dict[str, A
     }
 
 
+def bill_of_debian_package(package: Path) -> dict[str, Any]:
+    """Return the document for a package of ours, which has nothing in it but minprov, and what it needs beside it."""
+    command = ["dpkg-deb", "--field", package, "Package", "Version", "Architecture", "Depends", "Recommends"]
+    shown = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    fields = dict(line.split(": ", 1) for line in shown.splitlines())
+    subject = Component(
+        kind="application",
+        name=fields["Package"],
+        version=fields["Version"],
+        purl=f"pkg:deb/{fields['Package']}@{fields['Version']}?arch={fields['Architecture']}",
+        license={"expression": "Apache-2.0"},
+        license_text=b"",
+    )
+    bill = bill_of_materials(subject, [])
+    for field, scope in (("Recommends", "optional"), ("Depends", "required")):
+        for name in sorted({relation.partition(" ")[0].partition(":")[0] for relation in fields[field].split(", ")}):
+            purl = f"pkg:deb/debian/{name}"
+            bill["components"].append({"type": "library", "bom-ref": purl, "name": name, "purl": purl, "scope": scope})
+            bill["dependencies"][0]["dependsOn"].append(purl)
+    return bill
+
+
 def _describe(component: Component) -> dict[str, Any]:
     return {
         "type": component.kind,
@@ -88,3 +115,9 @@ def _dpkg_query(*arguments: str) -> str:
     return subprocess.run(
         ["/usr/bin/dpkg-query", *arguments], check=True, stdout=subprocess.PIPE, text=True
     ).stdout.strip()
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        document = json.dumps(bill_of_debian_package(Path(name)), indent=2)
+        Path(name).with_suffix(".cdx.json").write_text(document + "\n")
