@@ -12,6 +12,7 @@ import binascii
 import json
 import re
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -82,8 +83,8 @@ def parse_instance(data: bytes) -> InstanceMetadata:
 async def fetch_instance(transport: Transport, base_url: str, *, deadline: float) -> InstanceMetadata:
     """Return what IMDS says of this VM.
 
-    A 400 may mean that the service does not know the api-version, and it may be a stray one, after which the older
-    version's answer would lack what the newer one's has: so the older version has a turn after every three of them.
+    A 400 may mean that the service does not know the api-version, and it may be a stray one: so the older version has a
+    turn after every three of them, and its answer, which lacks names, counts only if the newer one is refused again.
 
     Raises:
         ProvisioningError: the last attempt's, when none succeeds before the deadline or one is refused for good.
@@ -91,13 +92,18 @@ async def fetch_instance(transport: Transport, base_url: str, *, deadline: float
     refusals = 0
     gone_since: float | None = None
 
+    async def request(path: str) -> InstanceMetadata:
+        return parse_instance(await transport.attempt(IMDS, "GET", base_url + path, headers=HEADERS, deadline=deadline))
+
     async def ask() -> InstanceMetadata:
         nonlocal refusals, gone_since
-        is_fallback_due = refusals % (REFUSALS_BEFORE_FALLBACK + 1) == REFUSALS_BEFORE_FALLBACK
-        path = FALLBACK_INSTANCE_PATH if is_fallback_due else INSTANCE_PATH
         try:
-            url = base_url + path
-            return parse_instance(await transport.attempt(IMDS, "GET", url, headers=HEADERS, deadline=deadline))
+            if refusals % (REFUSALS_BEFORE_FALLBACK + 1) != REFUSALS_BEFORE_FALLBACK:
+                return await request(INSTANCE_PATH)
+            older = await request(FALLBACK_INSTANCE_PATH)
+            with suppress(AttemptFailed, ProvisioningError):
+                return await request(INSTANCE_PATH)
+            return older
         except AttemptFailed as refusal:
             refusals += refusal.status == HTTPStatus.BAD_REQUEST
             if refusal.status == HTTPStatus.GONE:
