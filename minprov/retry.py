@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from minprov.errors import ProvisioningError, Reason
@@ -34,8 +35,8 @@ class RetryPolicy(NamedTuple):
     first: float = 0.1
     growth: float = 1.6
     longest: float = 5.0
-    without_network: float = 0.25
-    """While there is no route at all an attempt costs nothing, and the route may be there any moment."""
+    without_route: float = 1.0
+    """While there is no route an attempt is in vain, and the kernel tells when there is a new one."""
 
     def delay(self, attempt: int, jitter: float) -> float:
         """Return the delay after the given attempt, the first being 1; `jitter` is within 0 and 1."""
@@ -55,12 +56,15 @@ class AttemptFailed(Exception):  # noqa: N818  # an event of the retry loop, not
         status: int | None = None,
         final: bool = False,
         delay: float | None = None,
+        sooner: asyncio.Event | None = None,
     ) -> None:
         super().__init__(error)
         self.error = error
         self.status = status
         self.final = final
         self.delay = delay
+        self.sooner = sooner
+        """Set when another attempt is due at once."""
 
 
 async def retry(
@@ -93,4 +97,9 @@ async def retry(
                 # Powers of two: the log tells how it goes on without being filled by it.
                 logger.info("%s, attempt=%d, next in %.1f s", failure.error, attempt, delay)
             answered = failure
-        await sleep(delay)
+        if answered.sooner is None:
+            await sleep(delay)
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await answered.sooner.wait()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 from minprov import __version__
 from minprov.errors import ProvisioningError
 from minprov.retry import RETRY, AttemptFailed, Endpoint
+from minprov.routes import RouteWatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,9 +56,11 @@ class Transport:
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
+        self._routes = RouteWatch()
         self._session: aiohttp.ClientSession
 
     async def __aenter__(self) -> Self:
+        self._routes.__enter__()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -70,6 +73,7 @@ class Transport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._routes.__exit__()
         await self._session.close()
 
     async def attempt(
@@ -109,6 +113,7 @@ class Transport:
         body: bytes | None,
     ) -> bytes:
         start = time.monotonic()
+        new_route = self._routes.next_change
         try:
             async with (
                 asyncio.timeout_at(min(deadline, start + ATTEMPT_LIMIT)),
@@ -134,7 +139,7 @@ class Transport:
             detail = f"no complete answer in {time.monotonic() - start:.1f} s"
             raise AttemptFailed(ProvisioningError(endpoint.read_timed_out, url=url, detail=detail)) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _disconnected(endpoint, url, error) from error
+            raise _disconnected(endpoint, url, error, new_route) from error
 
 
 async def _read_bounded(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> bytes:
@@ -157,11 +162,15 @@ def _refused(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> 
     )
 
 
-def _disconnected(endpoint: Endpoint, url: str, error: aiohttp.ClientError | OSError) -> AttemptFailed:
+def _disconnected(
+    endpoint: Endpoint, url: str, error: aiohttp.ClientError | OSError, new_route: asyncio.Event
+) -> AttemptFailed:
     number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
     detail = os.strerror(number) if number else next(text for kind, text in BROKEN_ANSWERS if isinstance(error, kind))
     hint = None
     if number == errno.EACCES:
         hint = "systemd-imdsd may have locked the address behind a prohibit route, or a firewall admits root only"
     failed = ProvisioningError(endpoint.connection_failed, url=url, detail=detail, hint=hint)
-    return AttemptFailed(failed, delay=RETRY.without_network if number == errno.ENETUNREACH else None)
+    if number == errno.ENETUNREACH:
+        return AttemptFailed(failed, delay=RETRY.without_route, sooner=new_route)
+    return AttemptFailed(failed)

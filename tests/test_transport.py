@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -191,35 +188,6 @@ def test_a_410_of_imds_is_final_once_it_has_lasted_for_seventy_seconds(monkeypat
     error = failure_of(instance, "[[instance]]\nstatus = 410\ntimes = 'forever'", limit=30)
     assert (error.reason, error.data["http_code"]) == (Reason.IMDS_HTTP, "410")
     assert int(error.data["attempts"]) > 1
-
-
-WITHOUT_NETWORK = """
-import asyncio, time
-from minprov.retry import AttemptFailed
-from minprov.timeline import Timeline
-from minprov.transport import Transport
-from minprov.wire import ENDPOINT, WIRESERVER
-
-async def main():
-    async with Transport(Timeline()) as transport:
-        try:
-            await transport.attempt(WIRESERVER, "GET", ENDPOINT, headers={}, deadline=time.monotonic() + 30)
-        except AttemptFailed as failure:
-            print(failure.error.data["detail"], failure.delay)
-
-asyncio.run(main())
-"""
-
-
-def test_without_a_network_an_attempt_ends_at_once_and_the_next_one_is_soon() -> None:
-    namespace = ["--net"] if os.geteuid() == 0 else ["--map-root-user", "--net"]
-    command = ["unshare", *namespace, sys.executable, "-c", WITHOUT_NETWORK]
-    start = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.stderr.startswith("unshare: "):
-        pytest.skip(done.stderr)
-    assert done.stdout == "Network is unreachable 0.25\n", done.stderr
-    assert time.monotonic() - start < 15
 
 
 def test_retry_after_is_honoured() -> None:

@@ -218,10 +218,10 @@ def _make_by_mmdebstrap(package: Path, archive: Path) -> None:
 def _make_by_mkosi(package: Path, archive: Path) -> None:
     # Its containers have to be told when there is no systemd to ask for a unit, and want a /run that is in memory.
     own_run = ("unshare", "--mount", "sh", "-euc", 'mount -t tmpfs none /run; exec "$@"', "sh")
-    mkosi = ("mkosi", f"--directory={EXAMPLES}/mkosi", "--nspawn-keep-unit")
-    with _work_directory(archive.parent) as tree:
-        shutil.copy(package, tree / "minprov.deb")
-        _run(*own_run, *mkosi, f"--extra-tree={tree}", f"--output={archive}")
+    with _work_directory(archive.parent) as directory:
+        shutil.copytree(EXAMPLES / "mkosi", directory, dirs_exist_ok=True)
+        shutil.copy(package, directory / "mkosi.extra/minprov.deb")
+        _run(*own_run, "mkosi", f"--directory={directory}", "--nspawn-keep-unit", f"--output={archive}")
 
 
 MAKE_EXAMPLE = {"mmdebstrap": _make_by_mmdebstrap, "mkosi": _make_by_mkosi}

@@ -1,0 +1,68 @@
+"""The kernel tells of a new route, and what waits for one goes on at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+# In a network namespace whose loopback is down there is no route to 127.0.0.1 until it is up.
+LATE_LINK = r"""
+import asyncio, time
+import minprov.transport
+from minprov.imds import IMDS
+from minprov.retry import RetryPolicy, retry
+from minprov.timeline import Timeline
+
+minprov.transport.RETRY = RetryPolicy(without_route=600)
+
+async def answer(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody")
+    writer.close()
+
+async def main():
+    server = await asyncio.start_server(answer, "0.0.0.0", 80)
+    timeline = Timeline()
+    async with server, minprov.transport.Transport(timeline) as transport:
+        deadline = time.monotonic() + 1000
+
+        async def ask():
+            return await transport.attempt(IMDS, "GET", "http://127.0.0.1/", headers={}, deadline=deadline)
+
+        asking = asyncio.create_task(retry(ask, deadline=deadline))
+        while not timeline.spans:
+            await asyncio.sleep(0)
+        link_up = await asyncio.create_subprocess_exec("ip", "link", "set", "lo", "up")
+        await link_up.wait()
+        async with asyncio.timeout(20):
+            print(await asking, timeline.spans[0].outcome)
+
+asyncio.run(main())
+"""
+NO_NETLINK = """
+import asyncio, socket
+from minprov.routes import RouteWatch
+
+async def main():
+    socket.socket = refuse
+    with RouteWatch() as watch:
+        print(watch.next_change.is_set())
+
+def refuse(*arguments):
+    raise PermissionError
+
+asyncio.run(main())
+"""
+
+
+def test_what_waits_for_a_route_goes_on_when_there_is_one() -> None:
+    namespace = ["--net"] if os.geteuid() == 0 else ["--map-root-user", "--net"]
+    command = ["unshare", *namespace, sys.executable, "-c", LATE_LINK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("b'body' Network is unreachable\n", "")
+
+
+def test_a_sandbox_without_netlink_is_borne() -> None:
+    done = subprocess.run([sys.executable, "-c", NO_NETLINK], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False\n", "")
