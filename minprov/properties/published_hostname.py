@@ -26,6 +26,8 @@ from minprov.system import System
 
 NOTE = "/run/minprov/unpublished-hostname"
 """There while a DHCP client may have sent another name; gone with the next boot, whose first request is right."""
+ANSWER_LIMIT = 10.0
+"""Seconds for a client to say yes. Under an SELinux policy that keeps its answer from minprov, it never comes."""
 PID_FILE = "/run/minprov/dhclient.pid"
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
 # As the kernel names the processes: 15 characters, proc_pid_comm(5).
@@ -67,9 +69,10 @@ async def converge(system: System, action: PublishHostname) -> None:
     for client in list(_running_clients()):
         match client.name:
             case "systemd-networkd":
-                await system.run(["networkctl", "reconfigure", link])
+                await system.run(["networkctl", "reconfigure", link], limit=ANSWER_LIMIT)
             case "NetworkManager":
-                await system.run(["nmcli", "device", "modify", link, "ipv4.dhcp-hostname", action.hostname])
+                modify = ["nmcli", "device", "modify", link, "ipv4.dhcp-hostname", action.hostname]
+                await system.run(modify, limit=ANSWER_LIMIT)
             case "dhclient" if client.argv[-1] == link:
                 await _run_second_dhclient(system, client, link)
     await system.remove(NOTE)
