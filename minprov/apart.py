@@ -18,7 +18,7 @@ from minprov.errors import ProvisioningError, Reason
 
 T = TypeVar("T")
 
-LIMIT = 60.0
+LIMIT = 300.0
 """Seconds after which a child ends itself, should its parent have been killed."""
 MAX_DESCRIPTOR = 1 << 16
 
@@ -28,7 +28,7 @@ class Errand(Generic[T]):
 
     def __init__(self, function: Callable[[], T]) -> None:
         """Start the call, which returns values that `marshal` knows."""
-        self._reader, writer = os.pipe()
+        self.answer, writer = os.pipe()  # a descriptor, ready to be read when there is one
         self._child = os.fork()
         if self._child == 0:
             _serve(function, writer)
@@ -44,7 +44,7 @@ class Errand(Generic[T]):
 
         """
         try:
-            answer = await _read_to_end(self._reader)
+            answer = await _read_to_end(self.answer)
         finally:
             self.abandon()
         if not answer:
@@ -62,7 +62,7 @@ class Errand(Generic[T]):
     def abandon(self) -> None:
         """Leave the child behind, killed; once it has ended there is nothing to do."""
         if self._child:
-            os.close(self._reader)
+            os.close(self.answer)
             os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, os.WNOHANG)
             self._child = 0

@@ -16,7 +16,7 @@ from minprov.config import CONFIG_FILE, Loop, Options, load
 from minprov.errors import ProvisioningError, Reason
 from minprov.identity import AZURE_CHASSIS_ASSET_TAG, Identity, read_identity
 from minprov.paths import resolve_beneath
-from minprov.reading import start_reading
+from minprov.reading import Reading
 from minprov.result import Outcome, Result, SourceState, to_document
 from minprov.state import READY, REPORT, holds
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from minprov.apart import Errand
-    from minprov.reading import Read
 
 DRY_RUN_LIMIT = 10.0
 """Seconds for a dry run without --timeout: somebody is looking."""
@@ -96,7 +94,7 @@ def _execute(flags: dict[str, Any]) -> Result:
     # A core file would hold the password.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # The emulated platform has media of its own, which is not there yet.
-    reading = None if flags.get("emulated") else start_reading(options)
+    reading = None if flags.get("emulated") else Reading(options)
     return _run_in_loop(options, identity, flags, reading, refusal)
 
 
@@ -104,7 +102,7 @@ def _run_in_loop(
     options: Options,
     identity: Identity,
     flags: dict[str, Any],
-    reading: Errand[Read] | None,
+    reading: Reading | None,
     refusal: ProvisioningError | None,
 ) -> Result:
     import asyncio
@@ -128,7 +126,7 @@ async def _main(
     options: Options,
     identity: Identity,
     flags: dict[str, Any],
-    reading: Errand[Read] | None,
+    reading: Reading | None,
     refusal: ProvisioningError | None,
 ) -> Result:
     import asyncio
@@ -153,7 +151,7 @@ async def _main(
             identity = Identity(
                 chassis_asset_tag=AZURE_CHASSIS_ASSET_TAG, dmi_uuid=platform.vm_id, vm_id=platform.vm_id
             )
-        reading = reading or start_reading(options)
+        reading = reading or Reading(options)
         stack.callback(reading.abandon)
         current = Run(options, System(flags.get("root", "/")), identity, reading)
         for number in STOP_SIGNALS:

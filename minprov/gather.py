@@ -18,7 +18,7 @@ from minprov.imds import fetch_instance
 from minprov.model import GoalState, InstanceMetadata, Secret
 from minprov.ovf import parse_ovf_env, redact
 from minprov.plan import Evidence, is_complete, needs_source
-from minprov.reading import Read, start_reading
+from minprov.reading import Reading
 from minprov.result import Result, Source, SourceState
 from minprov.system import in_thread
 from minprov.timeline import Timeline
@@ -27,7 +27,6 @@ from minprov.wire import fetch_goal_state
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from minprov.apart import Errand
     from minprov.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ class Sources:
     """
 
     def __init__(
-        self, options: Options, reading: Errand[Read], result: Result, timeline: Timeline, *, deadline: float
+        self, options: Options, reading: Reading, result: Result, timeline: Timeline, *, deadline: float
     ) -> None:
         self._options = options
         self._reading = reading
@@ -201,7 +200,7 @@ async def find_drive(options: Options) -> str | None:
     """Return the drive with the provisioning media, if it is still in there."""
     with suppress(ProvisioningError, ChildProcessError, TimeoutError):
         async with asyncio.timeout(MEDIA_LIMIT):
-            *_, device, _ = await start_reading(options, wait=0.0).end()
+            *_, device, _ = await Reading(options, wait=0.0).end()
             return device
     return None
 

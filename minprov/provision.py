@@ -32,8 +32,7 @@ from minprov.timeline import Timeline
 from minprov.wire import Delivery, report_health
 
 if TYPE_CHECKING:
-    from minprov.apart import Errand
-    from minprov.reading import Read
+    from minprov.reading import Reading
     from minprov.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ UNTOLD = frozenset({Reason.REPORT_FAILED, Reason.TERMINATED, Reason.OTHER_PROVIS
 class Run:
     """One run on one system, and what it has come to so far; create it in the event loop."""
 
-    def __init__(self, options: Options, system: System, identity: Identity, reading: Errand[Read]) -> None:
+    def __init__(self, options: Options, system: System, identity: Identity, reading: Reading) -> None:
         self._options = options
         self._system = system
         self._identity = identity

@@ -262,14 +262,13 @@ LOADING = (
     """
 import os, signal
 import minprov.cli
-start_reading = minprov.cli.start_reading
 
-def start(options):
-    errand = start_reading(options)
-    os.kill(os.getpid(), signal.SIGTERM)
-    return errand
+class Stopped(minprov.cli.Reading):
+    def __init__(self, options):
+        super().__init__(options)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-minprov.cli.start_reading = start
+minprov.cli.Reading = Stopped
 """
     + MAIN
 )
