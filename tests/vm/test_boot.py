@@ -74,7 +74,7 @@ def test_an_image_that_qemu_cannot_read_is_refused_in_its_words(tmp_path: Path) 
 def test_nothing_is_left_of_an_interrupted_boot(tmp_path: Path, number: int) -> None:
     image = write_guest(tmp_path / "mute.img", b"")
     # A shell has the jobs that it puts in the background ignore SIGINT, and what they start inherits that.
-    command = ["env", "--default-signal=INT", *BOOT, image]
+    command = ["env", "--default-signal=INT", *BOOT, str(image)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "mute.img starts as web-01: BIOS, software emulation\n"
