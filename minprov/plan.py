@@ -1,6 +1,6 @@
 """Decide what to change: every precedence rule between media, IMDS and configuration lives here.
 
-Pure: what the sources delivered goes in, steps come out. No clock, no randomness no system.
+Pure: what the sources delivered goes in, steps come out. No clock, no randomness, no system.
 A complete ovf-env is authoritative; IMDS fills what it lacks and stands in for it where there is no media.
 """
 

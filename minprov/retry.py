@@ -1,6 +1,7 @@
 """One platform request may fail and be worth another: when, and how soon.
 
-Pure but for the clock, sleep and jitter, which are arguments. Knows no HTTP library; `transport` makes the attempts.
+Pure but for the clock, sleep and jitter, which are arguments, and for what may set an attempt's `sooner`. Knows no HTTP
+library; `transport` makes the attempts.
 """
 
 import asyncio
