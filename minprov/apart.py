@@ -18,8 +18,8 @@ from minprov.errors import ProvisioningError, Reason
 
 T = TypeVar("T")
 
-LIMIT = 300.0
-"""Seconds after which a child ends itself, should its parent have been killed."""
+LIMIT = 3600.0
+"""Seconds after which a child ends itself, should its parent have been killed; longer than any run."""
 MAX_DESCRIPTOR = 1 << 16
 
 

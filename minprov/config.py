@@ -97,7 +97,9 @@ SETTINGS = {
     "sources.media": Setting(
         "media", "Devices, image files, directories or ovf-env.xml files to try; none: discover the drive."
     ),
-    "sources.media-wait": Setting("media_wait", "Seconds to wait for a drive that the kernel finds late."),
+    "sources.media-wait": Setting(
+        "media_wait", "Seconds to wait for a drive that the kernel finds late, counted from IMDS's answer."
+    ),
     "sources.imds-limit": Setting(
         "imds_limit", "Seconds to wait for IMDS where something is lacking without it; Microsoft advises 300."
     ),

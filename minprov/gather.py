@@ -18,7 +18,7 @@ from minprov.imds import fetch_instance
 from minprov.model import GoalState, InstanceMetadata, Secret
 from minprov.ovf import parse_ovf_env, redact
 from minprov.plan import Evidence, is_complete, needs_source
-from minprov.reading import Reading
+from minprov.reading import Read, Reading
 from minprov.result import Result, Source, SourceState
 from minprov.system import in_thread
 from minprov.timeline import Timeline
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MEDIA_LIMIT = 30.0
-"""Seconds after which a drive that does not answer is left behind; the kernel gives each of its commands as long."""
+"""Seconds after IMDS at which a drive that does not answer is left behind; the kernel gives each command as long."""
 IMDS_GRACE = 2.0
 """Seconds more for IMDS once all else is done, where nothing required is lacking without it."""
 NOT_ANSWERED = Source(state=SourceState.SKIPPED, detail="no answer by the time the run ended or went on without it")
@@ -111,6 +111,8 @@ class Sources:
         Raises `ProvisioningError` when the media carries an ovf-env that cannot be used, or when no source delivered:
         with the fault of one that is there, or of media that was named, rather than `Reason.NO_SOURCE`.
         """
+        with self._timeline.waiting("the provisioning media or IMDS"):
+            await asyncio.wait({self._media, self._instance}, return_when=asyncio.FIRST_COMPLETED)
         with self._timeline.waiting("the provisioning media"):
             media = await asyncio.shield(self._media)
         if self._media_error and self._media_error.reason not in MEDIA_FAULTS:
@@ -152,8 +154,7 @@ class Sources:
     async def _read_media(self) -> Evidence | None:
         try:
             with self._timeline.span("media"):
-                async with asyncio.timeout(MEDIA_LIMIT):
-                    ovf_env, password_hash, custom_data, device, detail = await self._reading.end()
+                ovf_env, password_hash, custom_data, device, detail = await self._end_reading()
         except (ProvisioningError, ChildProcessError, TimeoutError) as failure:
             error = failure
             if not isinstance(error, ProvisioningError):
@@ -171,6 +172,24 @@ class Sources:
             custom_data_bin=custom_data,
             device=device,
         )
+
+    async def _end_reading(self) -> Read:
+        """Return what was read; a drive is not given up while there is nothing to go on with in its place."""
+        async with asyncio.timeout(None) as limit:
+
+            def set_limit(_: object) -> None:
+                now = asyncio.get_running_loop().time()
+                self._reading.limit_wait(min(self._options.media_wait, self._deadline - now))
+                limit.reschedule(now + MEDIA_LIMIT)
+
+            if needs_source(self._options):
+                self._instance.add_done_callback(set_limit)
+            else:
+                set_limit(None)
+            try:
+                return await self._reading.end()
+            finally:
+                self._instance.remove_done_callback(set_limit)
 
     async def _fetch_instance(self) -> InstanceMetadata | None:
         transport = await self.transport()
@@ -200,7 +219,9 @@ async def find_drive(options: Options) -> str | None:
     """Return the drive with the provisioning media, if it is still in there."""
     with suppress(ProvisioningError, ChildProcessError, TimeoutError):
         async with asyncio.timeout(MEDIA_LIMIT):
-            *_, device, _ = await Reading(options, wait=0.0).end()
+            reading = Reading(options)
+            reading.limit_wait(0.0)
+            *_, device, _ = await reading.end()
             return device
     return None
 

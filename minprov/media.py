@@ -62,11 +62,10 @@ class Media(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """Where `find_media` looks and how it waits; tests give it others."""
+    """Where `find_media` looks and how it waits between two looks, in seconds; tests give it others."""
 
     dev: str = "/dev"
     mountinfo: str = "/proc/self/mountinfo"
-    clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
 
 
@@ -122,20 +121,19 @@ def read_media(path: str) -> Media:
 def find_media(
     paths: Sequence[str],
     *,
-    wait: float,
     accept: Callable[[bytes], object] = lambda _: None,
+    give_up: Callable[[], bool] = lambda: True,
     surroundings: Surroundings = REAL_SURROUNDINGS,
 ) -> Media:
     """Return the first media among `paths`, or among all drives where there are none, that `accept` accepts.
 
-    Waits up to `wait` seconds for a drive or a disc to turn up. A disc whose ovf-env makes `accept` raise OVF_FOREIGN
-    is passed over. Mounted discs come first.
+    Looks again for a drive or a disc to turn up until told to give up. A disc whose ovf-env makes `accept` raise
+    OVF_FOREIGN is passed over. Mounted discs come first.
 
     Raises:
         ProvisioningError: as `read_media`, the most telling fault of all that were met; or what `accept` raised.
 
     """
-    deadline = surroundings.clock() + wait
     final: dict[str, ProvisioningError] = {}
     while True:
         faults = dict(final)
@@ -157,7 +155,7 @@ def find_media(
                 faults[path] = final[path] = fault
                 continue
             return media if device is None else media._replace(device=device)
-        if surroundings.clock() >= deadline or (paths and final.keys() >= set(paths)):
+        if give_up() or (paths and final.keys() >= set(paths)):
             raise max(faults.values(), key=_weight, default=not_found(surroundings.dev, NO_DEVICE))
         surroundings.pause(POLL_INTERVAL)
 

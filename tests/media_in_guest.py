@@ -69,7 +69,7 @@ def mounts() -> str:
 
 def check_discovery() -> None:
     assert "udf" not in file_systems()
-    is_the_media(find_media([], wait=0, accept=accept), f"{drives()[MEDIA]}, UDF 1.02")
+    is_the_media(find_media([], accept=accept), f"{drives()[MEDIA]}, UDF 1.02")
 
 
 def check_empty_drive() -> None:
@@ -103,7 +103,7 @@ def check_mounted_disc() -> None:
     device = drives()[MEDIA]
     subprocess.run(["mount", "-t", "udf", "-o", "ro", device, "/mnt"], check=True)
     try:
-        is_the_media(find_media([], wait=0, accept=accept), "/mnt, directory")
+        is_the_media(find_media([], accept=accept), "/mnt, directory")
     finally:
         subprocess.run(["umount", "/mnt"], check=True)
 
@@ -121,7 +121,8 @@ def check_late_drive() -> None:
             with open("/sys/class/scsi_host/host0/scan", "w") as file:
                 file.write("0 0 0")
 
-    media = find_media([], wait=60, accept=accept, surroundings=Surroundings(pause=pause))
+    surroundings = Surroundings(pause=pause)
+    media = find_media([], accept=accept, give_up=lambda: len(pauses) == 600, surroundings=surroundings)
     is_the_media(media, f"{drives()[MEDIA]}, UDF 1.02")
     assert len(pauses) >= 3
 

@@ -110,6 +110,22 @@ def test_the_deadline_ends_the_wait_for_a_drive_and_says_so(whole: WholeRun, tmp
     on(Emulator(), test)
 
 
+@pytest.mark.root
+def test_a_drive_that_is_late_is_waited_for_as_long_as_imds_is(whole: WholeRun) -> None:
+    late = whole.media.rename(whole.media.with_suffix(".late"))
+    watch = Watch("instance")
+
+    async def test(platform: Emulator) -> None:
+        process = await whole.start(platform)
+        await watch.asked.wait()
+        late.rename(whole.media)
+        run = await ended(process)
+        assert run.status == 0, run.stderr
+        assert whole.report()["sources"]["media"]["state"] == "found"
+
+    on(Emulator(faults=STALLED_IMDS, on_request=watch), test)
+
+
 def test_a_fifo_is_no_media(whole: WholeRun, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     whole.media = tmp_path / "fifo"
@@ -252,7 +268,7 @@ def assert_terminated(whole: WholeRun, run: Ended, waited_for: str) -> None:
     assert run.status == 75
     error = whole.report()["error"]
     assert error["reason"] == "terminated by a signal"
-    assert waited_for in error["data"]["waited_for"].split(" and ")
+    assert waited_for in re.split(" and | or ", error["data"]["waited_for"])
     assert whole.host_report().startswith("result=error|reason=terminated by a signal|")
     assert "reason=terminated by a signal" in whole.console_lines()[-1]
 
@@ -374,7 +390,7 @@ def test_the_console_says_that_imds_is_waited_for(whole: WholeRun, tmp_path: Pat
     whole.media = tmp_path / "none"
 
     async def test(platform: Emulator) -> None:
-        await heartbeat(whole, await whole.start(platform, code=SOON), "IMDS")
+        await heartbeat(whole, await whole.start(platform, code=SOON), "the provisioning media or IMDS")
 
     on(Emulator(faults=STALLED_IMDS), test)
 

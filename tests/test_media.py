@@ -207,10 +207,13 @@ class Place:
             write(self.dev / name, data)
 
     def find(self, *paths: Path, wait: float = 0) -> Media:
-        surroundings = Surroundings(
-            dev=str(self.dev), mountinfo=str(self.mountinfo), clock=lambda: self.now, pause=self.pause
+        surroundings = Surroundings(dev=str(self.dev), mountinfo=str(self.mountinfo), pause=self.pause)
+        return find_media(
+            [str(path) for path in paths],
+            accept=self.accept,
+            give_up=lambda: self.now >= wait,
+            surroundings=surroundings,
         )
-        return find_media([str(path) for path in paths], wait=wait, accept=self.accept, surroundings=surroundings)
 
     def fault(self, *paths: Path, wait: float = 0) -> ProvisioningError:
         with pytest.raises(ProvisioningError) as caught:
@@ -345,7 +348,7 @@ def test_other_mounts_are_left_alone(place: Place, tmp_path: Path) -> None:
 
 def test_without_its_own_surroundings_the_machine_itself_is_searched() -> None:
     try:
-        detail = find_media([], wait=0, accept=lambda _: None).detail
+        detail = find_media([]).detail
     except ProvisioningError as error:
         detail = str(error)
     assert "/dev" in detail
@@ -358,7 +361,7 @@ from minprov.apart import apart
 from minprov.media import find_media
 
 async def main():
-    task = asyncio.create_task(apart(lambda: find_media(sys.argv[1:], wait=0)))
+    task = asyncio.create_task(apart(lambda: find_media(sys.argv[1:])))
     await asyncio.to_thread(sys.stdin.readline)
     print("done" if task.done() else "still waiting", flush=True)
     task.cancel()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,9 +28,9 @@ def has_ended(reading: Reading, seconds: float) -> bool:
     return bool(select.select([reading.answer], [], [], seconds)[0])
 
 
-def test_the_wait_for_a_drive_counts_from_when_somebody_waits(tmp_path: Path) -> None:
+def test_a_drive_is_waited_for_until_there_is_something_to_go_on_with(tmp_path: Path) -> None:
     drive = tmp_path / "drive"
-    reading = Reading(Options(media=(str(drive),)), wait=WAIT)
+    reading = Reading(Options(media=(str(drive),)))
     assert not has_ended(reading, 10 * WAIT)
     with sample_media() as media:
         shutil.copy(media, tmp_path / "new")
@@ -39,7 +42,19 @@ def test_the_wait_for_a_drive_counts_from_when_somebody_waits(tmp_path: Path) ->
 
 
 def test_and_then_it_ends(tmp_path: Path) -> None:
-    reading = Reading(Options(media=(str(tmp_path / "none"),)), wait=WAIT)
+    reading = Reading(Options(media=(str(tmp_path / "none"),)))
+    reading.limit_wait(WAIT)
     with pytest.raises(ProvisioningError) as error:
         asyncio.run(reading.end())
     assert error.value.reason is Reason.MEDIA_NOT_FOUND
+
+
+def test_and_when_the_program_is_gone(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from minprov.config import Options; from minprov.reading import Reading\n"
+        "print(Reading(Options(media=(sys.argv[1],)))._child, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "none")]
+    killed = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    child = os.pidfd_open(int(killed.stdout))
+    assert select.select([child], [], [], 10)[0]
