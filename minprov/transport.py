@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
 from minprov import __version__
+from minprov.deferred import deferred
 from minprov.errors import ProvisioningError
 from minprov.retry import RETRY, AttemptFailed, Endpoint
 from minprov.routes import RouteWatch
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
 # plain HTTP only. OpenSSL reads the variable, and nothing else in this process uses it.
 os.environ.setdefault("SSL_CERT_FILE", "/dev/null")
 
-import aiohttp
+# What aiohttp's code and its libraries' would use for cookies, uploads, names beyond ASCII and other charsets. It is a
+# tenth of what the import takes.
+UNUSED = (
+    *("attr.converters", "attr.filters", "attr.validators", "charset_normalizer", "email.header", "html", "idna"),
+    *("mimetypes", "shlex", "uuid"),
+)
+with deferred(*UNUSED):
+    import aiohttp
 
 # JSON health has been answered with 201; waagent counts 205 and 206 as failures (`common/utils/restutil.py`).
 ACCEPTED_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED})

@@ -18,7 +18,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "emulator" 
 # From the bottom to the top; a module may import what stands in a lower row.
 LAYERS = (
     {"__init__"},
-    {"errors", "model", "paths", "timeline", "identity"},
+    {"deferred", "errors", "model", "paths", "timeline", "identity"},
     {"names", "xmldoc", "pem", "accounts", "retry", "shacrypt", "actions", "state", "report", "kvp"},
     {"volume", "cdrom", "apart", "routes"},
     {"sshkeys", "ovf", "imds", "wire", "udf", "iso9660", "kernelmount", "config"},
