@@ -8,6 +8,13 @@ COMMON = ("iproute2", "kmod", "openssh-server", "procps", "sudo")
 SYSTEMD = ("dbus", "libpam-systemd", "systemd-sysv", "udev")
 PYTHON = ("python3", "python3-aiofiles", "python3-aiohttp", "python3-defusedxml", "python3-uvloop")
 
+# An initramfs by Debian's own tool, in place of the small one that all guests share. It asks for the kernel's
+# configuration, which is not among what they share.
+OWN_INITRAMFS = (
+    "echo CONFIG_RD_GZIP=y >/boot/config-$(ls /usr/lib/modules)",
+    "update-initramfs -c -k $(ls /usr/lib/modules)",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -196,9 +203,7 @@ INITRAMFS = Recipe(
     ),
     commands=(
         "systemctl enable --quiet systemd-networkd.service vm-shell.service",
-        # The kernel's own configuration, of which this is asked, is not among what all guests share.
-        "echo CONFIG_RD_GZIP=y >/boot/config-$(ls /usr/lib/modules)",
-        "update-initramfs -c -k $(ls /usr/lib/modules)",
+        *OWN_INITRAMFS,
     ),
     append="root=/dev/vda ro",
     minprov=False,
