@@ -8,13 +8,16 @@ import sys
 
 # In a network namespace whose loopback is down there is no route to 127.0.0.1 until it is up.
 LATE_LINK = r"""
-import asyncio, time
-import minprov.transport
+import asyncio, sys, time
+import minprov.transport, minprov.wire
 from minprov.imds import IMDS
+from minprov.model import GoalState
 from minprov.retry import RetryPolicy, retry
 from minprov.timeline import Timeline
 
 minprov.transport.RETRY = RetryPolicy(without_route=600)
+minprov.wire.ATTEMPTS_BEFORE_JSON = 1
+URL = "http://127.0.0.1"
 
 async def answer(reader, writer):
     await reader.readuntil(b"\r\n\r\n")
@@ -27,16 +30,25 @@ async def main():
     async with server, minprov.transport.Transport(timeline) as transport:
         deadline = time.monotonic() + 1000
 
-        async def ask():
-            return await transport.attempt(IMDS, "GET", "http://127.0.0.1/", headers={}, deadline=deadline)
+        async def attempt():
+            return await transport.attempt(IMDS, "GET", URL, headers={}, deadline=deadline)
 
-        asking = asyncio.create_task(retry(ask, deadline=deadline))
-        while not timeline.spans:
+        async def ask():
+            return await retry(attempt, deadline=deadline)
+
+        async def report():
+            return await minprov.wire.report_health(
+                transport, URL, deadline=deadline, goal_state=GoalState("1", "container", "instance")
+            )
+
+        work, requests = {"ask": (ask, 1), "report": (report, 2)}[sys.argv[1]]
+        working = asyncio.create_task(work())
+        while len(timeline.spans) < requests:
             await asyncio.sleep(0)
         link_up = await asyncio.create_subprocess_exec("ip", "link", "set", "lo", "up")
         await link_up.wait()
         async with asyncio.timeout(20):
-            print(await asking, timeline.spans[0].outcome)
+            print(await working, *(span.outcome for span in timeline.spans[:requests]))
 
 asyncio.run(main())
 """
@@ -56,11 +68,22 @@ asyncio.run(main())
 """
 
 
-def test_what_waits_for_a_route_goes_on_when_there_is_one() -> None:
+def once_linked(work: str) -> str:
+    """Return what came of the work, and of the requests before the link was up."""
     namespace = ["--net"] if os.geteuid() == 0 else ["--map-root-user", "--net"]
-    command = ["unshare", *namespace, sys.executable, "-c", LATE_LINK]
+    command = ["unshare", *namespace, sys.executable, "-c", LATE_LINK, work]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("b'body' Network is unreachable\n", "")
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_what_waits_for_a_route_goes_on_when_there_is_one() -> None:
+    assert once_linked("ask") == "b'body' Network is unreachable\n"
+
+
+def test_so_does_a_report_that_failed_by_both_channels() -> None:
+    outcome = "Delivery(channel='json', attempts=2) Network is unreachable Network is unreachable\n"
+    assert once_linked("report") == outcome
 
 
 def test_a_sandbox_without_netlink_is_borne() -> None:
