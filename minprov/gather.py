@@ -175,21 +175,17 @@ class Sources:
 
     async def _end_reading(self) -> Read:
         """Return what was read; a drive is not given up while there is nothing to go on with in its place."""
-        async with asyncio.timeout(None) as limit:
-
-            def set_limit(_: object) -> None:
-                now = asyncio.get_running_loop().time()
-                self._reading.limit_wait(min(self._options.media_wait, self._deadline - now))
-                limit.reschedule(now + MEDIA_LIMIT)
-
+        reading = asyncio.create_task(self._reading.end())
+        try:
             if needs_source(self._options):
-                self._instance.add_done_callback(set_limit)
-            else:
-                set_limit(None)
-            try:
-                return await self._reading.end()
-            finally:
-                self._instance.remove_done_callback(set_limit)
+                await asyncio.wait({reading, self._instance}, return_when=asyncio.FIRST_COMPLETED)
+            left = self._deadline - asyncio.get_running_loop().time()
+            self._reading.limit_wait(min(self._options.media_wait, left))
+            async with asyncio.timeout(MEDIA_LIMIT):
+                return await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _fetch_instance(self) -> InstanceMetadata | None:
         transport = await self.transport()
