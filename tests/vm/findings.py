@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from tests.vm.machine import Disk
 
 STATE = "/var/lib/minprov"
-LAST_WORD = r"^minprov: (?:provisioned|already-provisioned|result=).*(?=\n)"  # a line that has come whole
+# A line that has come whole, behind whatever byte another program leaves on the console.
+LAST_WORD = r"minprov: (?:provisioned|already-provisioned|result=).*(?=\n)"
 """What minprov writes on the serial console last of all, the disc ejected and the hostname published."""
 LINK_EVENTS = "cat /run/link-events"
 
