@@ -154,6 +154,9 @@ SELINUX = replace(
     warnings=("minprov: publish-hostname failed: system tool failed: tool=networkctl, detail=no end after 10 s",),
     commands=(
         *NETWORKD.commands,
+        # So that there always is a DHCP client to be told of the hostname, which is what the policy is in the way of.
+        "mkdir /etc/systemd/system/minprov.service.d",
+        "printf '[Unit]\\nAfter=systemd-networkd.service\\n' >/etc/systemd/system/minprov.service.d/client-first.conf",
         "printf 'SELINUX=enforcing\\nSELINUXTYPE=default\\n' >/etc/selinux/config",
         "touch /etc/machine-id",
         "setfiles -F /etc/selinux/default/contexts/files/file_contexts /",
