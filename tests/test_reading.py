@@ -8,6 +8,7 @@ import select
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,5 +57,6 @@ def test_and_when_the_program_is_gone(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path / "none")]
     killed = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    child = os.pidfd_open(int(killed.stdout))
-    assert select.select([child], [], [], 10)[0]
+    with suppress(ProcessLookupError):  # it may be gone by now
+        child = os.pidfd_open(int(killed.stdout))
+        assert select.select([child], [], [], 10)[0]
