@@ -87,7 +87,7 @@ test-cases-%: $(VENV)/.ready
 
 fuzz: $(VENV)/.ready  ## fuzz the readers of the media for half an hour, guided by coverage
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
-	$(BIN)/python -m tests.fuzz_media -max_total_time=1800
+	$(BIN)/python -m tests.discs.fuzz_media -max_total_time=1800
 
 bench: $(VENV)/.ready  ## measure start-up against `import aiohttp`, in one run
 	$(BIN)/python -m compileall -q minprov

@@ -13,11 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from minprov import iso9660, udf
-from minprov.media import LIMITS, read_media
-from tests.media_samples import DRIVE_FILES, LAYOUTS, Image
-from tests.test_iso9660 import write_volume as write_iso9660
-from tests.udf_writer import write_volume as write_udf
+from minprov.discs import iso9660, udf
+from minprov.discs.reader import LIMITS, read_media
+from tests.discs.media_samples import DRIVE_FILES, LAYOUTS, Image
+from tests.discs.test_iso9660 import write_volume as write_iso9660
+from tests.discs.udf_writer import write_volume as write_udf
 
 REPEATS = 51
 

@@ -29,8 +29,8 @@ def main() -> NoReturn:
 
 
 def _already_provisioned() -> bool:
-    from minprov.identity import read_identity
-    from minprov.state import DEFAULT_DIRECTORY, READY, holds
+    from minprov.machine.identity import read_identity
+    from minprov.machine.markers import DEFAULT_DIRECTORY, READY, holds
 
     uuid = read_identity().dmi_uuid
     return uuid is not None and holds(DEFAULT_DIRECTORY, READY, uuid)

@@ -29,11 +29,14 @@ from minprov.actions import (
     WriteAuthorizedKeys,
 )
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine.system import System
+from minprov.outcome.result import ActionResult, State
+from minprov.outcome.timeline import Timeline
 from minprov.plan import Step
 from minprov.properties import (
     authorized_keys,
     custom_data_run,
-    drive,
+    eject_media,
     host_keys,
     hostname,
     password,
@@ -45,9 +48,6 @@ from minprov.properties import (
     user,
 )
 from minprov.properties.inspection import Inspection
-from minprov.result import ActionResult, State
-from minprov.system import System
-from minprov.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
     GrantSudo: (sudo.inspect, sudo.converge),
     StoreFile: (stored_file.inspect, stored_file.converge),
     ExecuteCustomData: (custom_data_run.inspect, custom_data_run.converge),
-    EjectMedia: (drive.inspect, drive.converge),
+    EjectMedia: (eject_media.inspect, eject_media.converge),
 }
 
 # sshd -T needs host keys. Password login is not opened before the password is set, nor root given to an account that

@@ -13,21 +13,21 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from minprov.config import Options
+from minprov.discs.reading import Read, Reading
 from minprov.errors import ProvisioningError, Reason
-from minprov.imds import fetch_instance
-from minprov.model import GoalState, InstanceMetadata, Secret
+from minprov.machine.blocking import in_thread
+from minprov.model import Evidence, GoalState, InstanceMetadata, Secret
+from minprov.outcome.result import Result, Source, SourceState
+from minprov.outcome.timeline import Timeline
 from minprov.ovf import parse_ovf_env, redact
-from minprov.plan import Evidence, is_complete, needs_source
-from minprov.reading import Read, Reading
-from minprov.result import Result, Source, SourceState
-from minprov.system import in_thread
-from minprov.timeline import Timeline
+from minprov.plan import is_complete, needs_source
+from minprov.sources.imds import fetch_instance
 from minprov.wire import fetch_goal_state
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from minprov.transport import Transport
+    from minprov.network.transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -238,6 +238,6 @@ def _failed(error: ProvisioningError) -> Source:
 
 
 def _load_transport() -> type[Transport]:
-    from minprov.transport import Transport
+    from minprov.network.transport import Transport
 
     return Transport

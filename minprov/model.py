@@ -1,9 +1,11 @@
-"""The values the sources deliver, named with the platform's own words.
+"""The values the sources deliver and what is chosen among them, named with the platform's own words.
 
 Parsers create these and nothing else does: a value that exists is well formed. Absent is `None`, never an empty string.
 """
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Secret:
@@ -66,3 +68,38 @@ class GoalState(NamedTuple):
     incarnation: str
     container_id: str
     instance_id: str
+
+
+class Evidence(NamedTuple):
+    """What the sources delivered: the media's part is absent without media, `instance` without IMDS.
+
+    `password_hash` is of the password in `ovf`, which no other source has, and is there whenever that is.
+    """
+
+    ovf: OvfEnv | None = None
+    password_hash: Secret | None = None
+    redacted_ovf_env: bytes | None = None
+    custom_data_bin: bytes | None = None
+    device: str | None = None
+    instance: InstanceMetadata | None = None
+
+
+class Chosen(NamedTuple, Generic[T]):
+    """A value and the source it was chosen from: ``media``, ``imds`` or ``config``."""
+
+    value: T
+    source: str
+
+
+class Properties(NamedTuple):
+    """The VM-create properties as chosen among the sources; absent ones are in none of them."""
+
+    hostname: Chosen[str] | None
+    username: Chosen[str] | None
+    password: Chosen[Secret] | None
+    ssh_public_keys: Chosen[tuple[str, ...]] | None
+    disable_ssh_password_authentication: Chosen[bool] | None
+    custom_data: Chosen[bytes] | None
+    user_data: Chosen[bytes] | None
+    shell: Chosen[str]
+    groups: Chosen[tuple[str, ...]]

@@ -14,9 +14,9 @@ import re
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason, excerpt
+from minprov.formats.names import parse_hostname, parse_username
+from minprov.formats.xml_document import Node, feed, new_parser, parse_document
 from minprov.model import OvfEnv, Secret, SshPublicKey
-from minprov.names import parse_hostname, parse_username
-from minprov.xmldoc import Node, feed, new_parser, parse_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ A complete ovf-env is authoritative; IMDS fills what it lacks and stands in for 
 """
 
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from minprov.actions import (
     Action,
@@ -25,45 +25,10 @@ from minprov.actions import (
 )
 from minprov.config import AskPassword, OnMissing, Options
 from minprov.errors import ProvisioningError, Reason
-from minprov.model import InstanceMetadata, OvfEnv, Secret, SshPublicKey
-from minprov.sshkeys import normalise_keys
+from minprov.formats.ssh_keys import normalise_keys
+from minprov.model import Chosen, Evidence, InstanceMetadata, OvfEnv, Properties, SshPublicKey
 
 T = TypeVar("T")
-
-
-class Evidence(NamedTuple):
-    """What the sources delivered: the media's part is absent without media, `instance` without IMDS.
-
-    `password_hash` is of the password in `ovf`, which no other source has, and is there whenever that is.
-    """
-
-    ovf: OvfEnv | None = None
-    password_hash: Secret | None = None
-    redacted_ovf_env: bytes | None = None
-    custom_data_bin: bytes | None = None
-    device: str | None = None
-    instance: InstanceMetadata | None = None
-
-
-class Sourced(NamedTuple, Generic[T]):
-    """A value and where it came from: ``media``, ``imds`` or ``config``."""
-
-    value: T
-    source: str
-
-
-class Properties(NamedTuple):
-    """The VM-create properties as chosen among the sources; absent ones are in none of them."""
-
-    hostname: Sourced[str] | None
-    username: Sourced[str] | None
-    password: Sourced[Secret] | None
-    ssh_public_keys: Sourced[tuple[str, ...]] | None
-    disable_ssh_password_authentication: Sourced[bool] | None
-    custom_data: Sourced[bytes] | None
-    user_data: Sourced[bytes] | None
-    shell: Sourced[str]
-    groups: Sourced[tuple[str, ...]]
 
 
 class Step(NamedTuple):
@@ -148,29 +113,29 @@ def _choose_properties(evidence: Evidence, options: Options) -> Properties:
         ),
         custom_data=custom_data,
         user_data=None if custom_data else _first((instance.user_data, "imds")),
-        shell=Sourced(options.shell, "config"),
-        groups=Sourced(options.groups, "config"),
+        shell=Chosen(options.shell, "config"),
+        groups=Chosen(options.groups, "config"),
     )
 
 
-def _first(*candidates: tuple[T | None, str]) -> Sourced[T] | None:
+def _first(*candidates: tuple[T | None, str]) -> Chosen[T] | None:
     for value, source in candidates:
         if value is not None:
-            return Sourced(value, source)
+            return Chosen(value, source)
     return None
 
 
-def _choose_keys(ovf: OvfEnv | None, instance: InstanceMetadata, options: Options) -> Sourced[tuple[str, ...]] | None:
+def _choose_keys(ovf: OvfEnv | None, instance: InstanceMetadata, options: Options) -> Chosen[tuple[str, ...]] | None:
     if options.ssh_keys is Policy.OFF:
         return None
     from_media = ovf.ssh_public_keys if ovf else ()
     # The media may name keys by certificate fingerprint only; IMDS has the same list with the values.
     if from_media and all(key.value is not None for key in from_media):
-        return Sourced(_normalise(from_media), "media")
+        return Chosen(_normalise(from_media), "media")
     if instance.ssh_public_keys:
-        return Sourced(_normalise((*instance.ssh_public_keys, *from_media)), "imds")
+        return Chosen(_normalise((*instance.ssh_public_keys, *from_media)), "imds")
     usable = tuple(key for key in from_media if key.value is not None)
-    return Sourced(_normalise(usable), "media") if usable else None
+    return Chosen(_normalise(usable), "media") if usable else None
 
 
 def _normalise(keys: tuple[SshPublicKey, ...]) -> tuple[str, ...]:

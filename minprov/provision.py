@@ -15,25 +15,30 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minprov import __version__, announce, state
+from minprov import __version__
 from minprov.actions import EjectMedia, PublishHostname
 from minprov.apply import apply, first_required_failure, preview
-from minprov.coexistence import refuse_other_provisioners
 from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.gather import Sources, find_drive, open_transport
-from minprov.identity import Identity
-from minprov.plan import Evidence, Plan, Step, plan_ejection, plan_provisioning
-from minprov.properties.user import clear_up_after_killed_tools
+from minprov.machine import markers
+from minprov.machine.account_locks import clear_up_after_killed_tools
+from minprov.machine.blocking import in_thread
+from minprov.machine.files import file_error, make_directories
+from minprov.machine.identity import Identity
+from minprov.machine.provisioners import refuse_other_provisioners
+from minprov.machine.system import System
+from minprov.model import Evidence
+from minprov.outcome import channels
+from minprov.outcome.result import Outcome, Result
+from minprov.outcome.timeline import Timeline
+from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
 from minprov.report import encode_failure, encode_success
-from minprov.result import Outcome, Result
-from minprov.system import System, file_error, in_thread, make_directories
-from minprov.timeline import Timeline
 from minprov.wire import Delivery, report_health
 
 if TYPE_CHECKING:
-    from minprov.reading import Reading
-    from minprov.transport import Transport
+    from minprov.discs.reading import Reading
+    from minprov.network.transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -105,20 +110,20 @@ class Run:
         self._make_state_directory()
         clear_up_after_killed_tools(self._system)
         refuse_other_provisioners(self._system, self._options.other_provisioners)
-        if not force and self._holds(state.APPLIED):
+        if not force and self._holds(markers.APPLIED):
             async with open_transport(self._timeline) as transport:
                 await self._finish_earlier_run(transport)
             return
         async with self._sources() as sources:
             early = await sources.enough()
-            if self._identity.dmi_uuid is None and not state.is_empty(self._state_dir):
+            if self._identity.dmi_uuid is None and not markers.is_empty(self._state_dir):
                 # Only IMDS knows whether this is the VM that was provisioned, or another with a captured image.
                 early = await sources.all(early)
                 self._identify(early)
-                if not force and self._holds(state.READY):
+                if not force and self._holds(markers.READY):
                     self.result.outcome = Outcome.ALREADY_PROVISIONED
                     return
-                if not force and self._holds(state.APPLIED):
+                if not force and self._holds(markers.APPLIED):
                     await self._finish_earlier_run(await sources.transport())
                     return
             plan = self._plan(early)
@@ -126,7 +131,7 @@ class Run:
             evidence = await sources.all(early)
             if evidence != early:
                 await self._apply(self._plan(evidence).beyond(plan))
-            await self._record(state.APPLIED)
+            await self._record(markers.APPLIED)
             await self._tell_ready(await sources.transport(), sources)
             self._drive = evidence.device
         self.result.outcome = Outcome.PROVISIONED
@@ -174,7 +179,7 @@ class Run:
     async def _tell_ready(self, transport: Transport, sources: Sources | None) -> None:
         goal_state = await sources.goal_state(GOAL_STATE_GRACE) if sources else None
         # The host collects the pool when it gets the health report, and nothing that is written later.
-        await announce.tell_host(self._options, encode_success(agent=AGENT, vm_id=self._vm_id, timestamp=_now()))
+        await channels.tell_host(self._options, encode_success(agent=AGENT, vm_id=self._vm_id, timestamp=_now()))
         try:
             with self._timeline.waiting("WireServer to accept the Ready report"):
                 delivery = await report_health(
@@ -188,18 +193,18 @@ class Run:
         """Tell how the run ended on every channel that has not been told yet."""
         if self.result.error is not None:
             await self._tell_failure(self.result.error)
-            await announce.store_report(self._system, self._options, self.result)
+            await channels.store_report(self._system, self._options, self.result)
         elif self.result.reported:
             await self._eject()
             await self._publish_hostname()
-            await announce.store_report(self._system, self._options, self.result)
+            await channels.store_report(self._system, self._options, self.result)
             # Last of all: with this on record, no further run will do what this one has left undone.
             try:
-                await self._record(state.READY)
+                await self._record(markers.READY)
             except ProvisioningError as error:
                 logger.warning("the next run will report Ready again: %s", error)
             line = f"{self.result.outcome.value}, Ready reported in {self._timeline.now_ms() / 1000:.1f} s"
-            await announce.write_console(self._options, line)
+            await channels.write_console(self._options, line)
 
     async def _eject(self) -> None:
         """Give the disc back, which has the password on it, once there is nothing more that it is needed for."""
@@ -228,10 +233,10 @@ class Run:
         report = encode_failure(error.reason.phrase, error.data, agent=AGENT, vm_id=self._vm_id, timestamp=_now())
         logger.error("%s", report)
         async with asyncio.TaskGroup() as group:
-            group.create_task(announce.write_console(self._options, report))
-            group.create_task(announce.store_report(self._system, self._options, self.result))
+            group.create_task(channels.write_console(self._options, report))
+            group.create_task(channels.store_report(self._system, self._options, self.result))
             if error.reason is not Reason.OTHER_PROVISIONER:  # whose own report is the one that counts
-                group.create_task(announce.tell_host(self._options, report))
+                group.create_task(channels.tell_host(self._options, report))
         if error.reason in UNTOLD:
             return
         began = min(asyncio.get_running_loop().time(), self._deadline)
@@ -271,14 +276,14 @@ class Run:
             raise file_error(error, self._options.state_dir) from error
 
     def _holds(self, fact: str) -> bool:
-        return self._uuid is not None and state.holds(self._state_dir, fact, self._uuid)
+        return self._uuid is not None and markers.holds(self._state_dir, fact, self._uuid)
 
     async def _record(self, fact: str) -> None:
         if self._uuid is None:
             logger.warning("no VM id from firmware or IMDS: the next boot provisions again")
             return
         try:
-            await in_thread(state.record, self._state_dir, fact, self._uuid)
+            await in_thread(markers.record, self._state_dir, fact, self._uuid)
         except OSError as error:
             raise file_error(error, f"{self._options.state_dir}/{fact}/{self._uuid}") from error
 
@@ -292,7 +297,7 @@ class Run:
             self.result.error = _first(failures)
         except* TimeoutError:
             limit = f"{self._options.timeout:g} s"
-            ready_is_due = self._holds(state.APPLIED)
+            ready_is_due = self._holds(markers.APPLIED)
             reason = Reason.REPORT_FAILED if ready_is_due else Reason.DEADLINE
             self.result.error = ProvisioningError(reason, waited_for=self._timeline.waited_for, limit=limit)
         except* Exception as defects:  # whatever it is, the platform is told, and the log has the traceback
@@ -322,7 +327,7 @@ class Run:
             await asyncio.sleep(HEARTBEAT)
             left = max(0.0, self._deadline - asyncio.get_running_loop().time())
             line = f"waiting for {self._timeline.waited_for}, {left:.0f} s left"
-            await announce.write_console(self._options, line)
+            await channels.write_console(self._options, line)
             logger.info("%s", line)
 
 

@@ -15,13 +15,13 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.formats.xml_document import parse_document
 from minprov.model import GoalState
+from minprov.network.retry import AttemptFailed, Endpoint, retry
 from minprov.report import build_health_json, build_health_xml
-from minprov.retry import AttemptFailed, Endpoint, retry
-from minprov.xmldoc import parse_document
 
 if TYPE_CHECKING:
-    from minprov.transport import Transport
+    from minprov.network.transport import Transport
 
 logger = logging.getLogger(__name__)
 

@@ -12,15 +12,16 @@ import re
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import shtab
 
 from minprov import __version__
-from minprov.cli import build_parser
+from minprov.cli import COMMANDS, build_parser
+from minprov.commands import run
 from minprov.config import CONFIG_FILE, SETTINGS, Options
 from minprov.errors import Reason
-from minprov.state import DEFAULT_DIRECTORY
+from minprov.machine.markers import DEFAULT_DIRECTORY
 from tests.faults.campaign import load_campaign
 
 if TYPE_CHECKING:
@@ -136,15 +137,15 @@ minprov \- provision a Linux VM on Azure at first boot, without an agent
 .B minprov
 [\fIoption\fR ...]
 .br
-.B minprov status
+.B minprov
+\fIcommand\fR
 [\fIoption\fR ...]
 .SH DESCRIPTION
 """
 MAN_DESCRIPTION = """\
 minprov runs once, at first boot, as root. It reads the provisioning media and asks the instance metadata service and
 WireServer at the same time, applies the properties that the VM was created with, reads each of them back, tells the
-platform that the VM is ready, and exits. On a VM for which that was done it exits at once. `minprov status` prints the
-last run's report.
+platform that the VM is ready, and exits. On a VM for which that was done it exits at once.
 """
 MAN_FILES = {
     CONFIG_FILE: "Configuration, then the files in minprov.toml.d, in order of name. None is needed.",
@@ -157,20 +158,40 @@ MAN_FILES = {
 
 def render_man_page() -> str:
     """Return the manual page: the parser's own words, and what flags do not tell."""
-    # argparse has no public way to its groups; the first two are its own, for the command and --help.
-    groups = build_parser()._action_groups[2:]
     return "".join(
         (
             MAN_HEAD,
             _roff(MAN_DESCRIPTION),
             ".SH OPTIONS\n",
-            *(f".SS {_roff(str(group.title).capitalize())}" + _man_options(group) for group in groups),
+            *_man_groups(run.build_parser()),
+            ".SH COMMANDS\n",
+            *(_man_command(name, does) for name, does in COMMANDS.items()),
             ".SH EXIT STATUS\n",
             _man_terms(_exit_statuses()),
             ".SH FILES\n",
             _man_terms(MAN_FILES.items()),
         )
     )
+
+
+def _man_command(name: str, does: str) -> str:
+    groups = "".join(_man_groups(_subparsers()[name]))
+    return f".SS minprov {_roff(name)}{_roff(does[0].upper() + does[1:] + '.')}{groups}"
+
+
+def _man_groups(parser: argparse.ArgumentParser) -> Iterable[str]:
+    """Yield the options, those of a named group under its name."""
+    # argparse has no public way to its groups; the first two are its own, for what is positional and for the rest.
+    positional, options, *named = parser._action_groups
+    own = [action for action in (*positional._group_actions, *options._group_actions) if action.dest != "help"]
+    yield _man_terms((_flag(action), str(action.help)) for action in own)
+    for group in named:
+        yield f".SS {_roff(str(group.title).capitalize())}" + _man_options(group)
+
+
+def _subparsers() -> dict[str, argparse.ArgumentParser]:
+    choices = next(action.choices for action in build_parser()._actions if isinstance(action.choices, dict))
+    return cast("dict[str, argparse.ArgumentParser]", choices)
 
 
 def _man_options(group: argparse._ArgumentGroup) -> str:
@@ -205,7 +226,8 @@ COMPLETED_AS = {"PATH": shtab.FILE, "FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
 def render_completion(shell: str) -> str:
     """Return the completion of the command line for bash, zsh or fish."""
     parser = build_parser()
-    for action in parser._actions:
+    commands = next(action.choices for action in parser._actions if isinstance(action.choices, dict))
+    for action in itertools.chain(parser._actions, *(command._actions for command in commands.values())):
         if action.metavar in COMPLETED_AS:
             action.complete = COMPLETED_AS[action.metavar]  # type: ignore[attr-defined]  # how shtab is told
     return shtab.complete(parser, shell).rstrip() + "\n"

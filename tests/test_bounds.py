@@ -18,14 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from minprov.apart import apart
 from minprov.emulator.faults import Faults, Step
 from minprov.emulator.platform import Emulator, Exchange
 from minprov.errors import ProvisioningError, Reason
-
-from .stuck import stuck_files
-from .test_kvp import held
-from .whole_run import Ended, WholeRun, ended, on, terminate
+from minprov.machine.child_process import in_child_process
+from tests.outcome.test_kvp import held
+from tests.stuck import stuck_files
+from tests.whole_run import Ended, WholeRun, ended, on, terminate
 
 STALL = (Step(times=math.inf, drop="stall"),)
 STALLED_HEALTH = Faults(steps={"health": STALL, "provisioning-health": STALL})
@@ -142,10 +141,10 @@ def test_a_fifo_is_no_media(whole: WholeRun, tmp_path: Path) -> None:
 
 
 BLOCKED = """
-import sys, minprov.cli as cli
-cli.KILL_GRACE = 0.5
-cli.read_identity = lambda: cli.Identity(chassis_asset_tag=None, dmi_uuid="a", vm_id="a")
-cli.holds = lambda *_: open(sys.argv[2] + "/fifo")
+import sys, minprov.commands.run as command
+command.KILL_GRACE = 0.5
+command.read_identity = lambda: command.Identity(chassis_asset_tag=None, dmi_uuid="a", vm_id="a")
+command.holds = lambda *_: open(sys.argv[2] + "/fifo")
 """
 
 
@@ -277,14 +276,14 @@ def assert_terminated(whole: WholeRun, run: Ended, waited_for: str) -> None:
 LOADING = (
     """
 import os, signal
-import minprov.cli
+import minprov.commands.run
 
-class Stopped(minprov.cli.Reading):
+class Stopped(minprov.commands.run.Reading):
     def __init__(self, options):
         super().__init__(options)
         os.kill(os.getpid(), signal.SIGTERM)
 
-minprov.cli.Reading = Stopped
+minprov.commands.run.Reading = Stopped
 """
     + MAIN
 )
@@ -424,7 +423,12 @@ def test_the_console_says_that_wireserver_is_waited_for(whole: WholeRun, fails: 
 
 
 def test_a_call_apart_returns_plain_values() -> None:
-    assert asyncio.run(apart(lambda: (b"x" * 1_000_000, None, "text", 1))) == (b"x" * 1_000_000, None, "text", 1)
+    assert asyncio.run(in_child_process(lambda: (b"x" * 1_000_000, None, "text", 1))) == (
+        b"x" * 1_000_000,
+        None,
+        "text",
+        1,
+    )
 
 
 def test_an_error_comes_back_from_a_call_apart() -> None:
@@ -432,29 +436,29 @@ def test_an_error_comes_back_from_a_call_apart() -> None:
         raise ProvisioningError(Reason.MEDIA_CORRUPT, structure="anchor")
 
     with pytest.raises(ProvisioningError, match="anchor") as caught:
-        asyncio.run(apart(fail))
+        asyncio.run(in_child_process(fail))
     assert caught.value.reason is Reason.MEDIA_CORRUPT
 
 
 def test_a_system_error_comes_back_from_a_call_apart() -> None:
     with pytest.raises(FileNotFoundError):
-        asyncio.run(apart(lambda: bool(os.stat("/no/such/file"))))
+        asyncio.run(in_child_process(lambda: bool(os.stat("/no/such/file"))))
 
 
 def test_a_defect_comes_back_from_a_call_apart_with_its_traceback() -> None:
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        asyncio.run(apart(lambda: 1 // 0))
+        asyncio.run(in_child_process(lambda: 1 // 0))
 
 
 def test_a_call_apart_that_is_killed_is_an_error() -> None:
     with pytest.raises(ChildProcessError):
-        asyncio.run(apart(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+        asyncio.run(in_child_process(lambda: os.kill(os.getpid(), signal.SIGKILL)))
 
 
 def test_a_call_apart_cannot_touch_what_is_open_here() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(OSError, match="Bad file descriptor"):
-        asyncio.run(apart(lambda: os.write(theirs.fileno(), b"x")))
+        asyncio.run(in_child_process(lambda: os.write(theirs.fileno(), b"x")))
 
 
 def test_a_program_that_a_call_apart_starts_reads_and_writes_nothing_of_ours() -> None:
@@ -462,7 +466,7 @@ def test_a_program_that_a_call_apart_starts_reads_and_writes_nothing_of_ours() -
         child = subprocess.run(["cat"], check=False, capture_output=True, text=True)
         return os.readlink("/proc/self/fd/2"), child.returncode, child.stdout + child.stderr
 
-    assert asyncio.run(apart(look)) == ("/dev/null", 0, "")
+    assert asyncio.run(in_child_process(look)) == ("/dev/null", 0, "")
 
 
 def test_a_call_apart_that_is_given_up_is_killed(tmp_path: Path) -> None:
@@ -471,7 +475,7 @@ def test_a_call_apart_that_is_given_up_is_killed(tmp_path: Path) -> None:
     async def give_up() -> None:
         os.mkfifo(tmp_path / "fifo")
         async with asyncio.timeout(0.1):
-            await apart(lambda: bool((tmp_path / "fifo").read_bytes()))
+            await in_child_process(lambda: bool((tmp_path / "fifo").read_bytes()))
 
     start = time.monotonic()
     with pytest.raises(TimeoutError):

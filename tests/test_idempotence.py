@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minprov.identity import AZURE_CHASSIS_ASSET_TAG
+from minprov.machine.identity import AZURE_CHASSIS_ASSET_TAG
 
 VM_ID = "7c9f4f7e-52f0-4a29-8d5a-3b0d1c6e9a14"
 CHANGES = re.compile(

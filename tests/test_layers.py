@@ -13,22 +13,72 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PACKAGE = Path(__file__).parent.parent / "minprov"
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if PACKAGE / "emulator" not in path.parents)
+MODULES = sorted(
+    path for path in PACKAGE.rglob("*.py") if PACKAGE / "emulator" not in path.parents and path.name != "__init__.py"
+)
 
-# From the bottom to the top; a module may import what stands in a lower row.
-LAYERS = (
-    {"__init__"},
-    {"deferred", "errors", "model", "paths", "timeline", "identity"},
-    {"names", "xmldoc", "pem", "accounts", "retry", "shacrypt", "actions", "state", "report", "kvp"},
-    {"volume", "cdrom", "apart", "routes"},
-    {"sshkeys", "ovf", "imds", "wire", "udf", "iso9660", "kernelmount", "config"},
-    {"media", "transport", "plan", "system"},
-    {"loop", "reading", "result", "properties", "coexistence", "render"},
-    {"apply", "gather", "announce"},
+# From the bottom to the top, row by row: folders, and the modules beside them. Each may import from lower rows.
+ORDER = (
+    {"errors", "model"},
+    {"actions", "formats", "report"},
+    {"config", "imds", "ovf"},
+    {"machine", "network", "plan"},
+    {"discs", "outcome", "sources", "wire"},
+    {"media", "properties", "gather"},
+    {"apply"},
     {"provision"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 )
+# The same inside each folder.
+INSIDE = {
+    "formats": (
+        {"accounts", "names", "pem", "sha_crypt", "xml_document"},
+        {"ssh_keys"},
+    ),
+    "machine": (
+        {"account_locks", "blocking", "child_process", "identity", "paths", "tools"},
+        {"files", "markers"},
+        {"system"},
+        {"provisioners"},
+    ),
+    "network": (
+        {"deferred", "event_loop", "retry", "routes"},
+        {"transport"},
+    ),
+    "discs": (
+        {"access", "kernel_mount", "volume"},
+        {"drive", "iso9660", "udf"},
+        {"reader"},
+        {"search"},
+        {"reading"},
+    ),
+    "outcome": (
+        {"kvp", "result", "text", "timeline"},
+        {"channels"},
+    ),
+    "sources": ({"imds"},),
+    "properties": (
+        {"inspection"},
+        {
+            "custom_data_run",
+            "eject_media",
+            "host_keys",
+            "proxy_agent",
+            "published_hostname",
+            "sshd",
+            "stored_file",
+            "sudo",
+            "user",
+        },
+        {"authorized_keys", "hostname", "password"},
+    ),
+    "commands": (
+        {"logs", "output", "parser"},
+        {"run", "status"},
+    ),
+}
 EMULATOR_LAYERS = (
     {"exchange", "tables", "certificates"},
     {"vm"},
@@ -50,18 +100,15 @@ GUEST_LAYERS = (
 )
 PURE = {
     "actions",
-    "accounts",
-    "iso9660",
+    "discs.iso9660",
+    "discs.udf",
+    "discs.volume",
+    "formats",
+    "imds",
     "model",
-    "names",
     "ovf",
-    "pem",
     "plan",
     "report",
-    "shacrypt",
-    "sshkeys",
-    "udf",
-    "volume",
 }
 IMPURE_IMPORTS = {"aiofiles", "aiohttp", "asyncio", "fcntl", "logging", "random", "socket", "subprocess", "time"}
 FIRST_BOOT_PACKAGES = {"aiohttp", "aiofiles", "defusedxml", "uvloop"}
@@ -84,23 +131,59 @@ def imported_by(path: Path) -> set[str]:
     return names
 
 
-def layer_of(module: str) -> int:
-    return next(index for index, names in enumerate(LAYERS) if module in names)
+def full_name(path: Path) -> str:
+    """Return a module's name below the package."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
-def own_module(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+NAMES = {full_name(path) for path in MODULES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_downwards(path: Path) -> None:
-    here = own_module(path)
+def own_imports(path: Path) -> set[str]:
+    """Return the modules of the package, the emulator's aside, that a module imports."""
+    found = set()
     for name in imported_by(path):
-        package, _, rest = name.partition(".")
-        there = rest.split(".")[0]
-        if package != "minprov" or there in {here, "emulator", "__version__"}:
-            continue
-        assert layer_of(there) < layer_of(here), f"{here} imports {name}"
+        module = name.removeprefix("minprov.") if name.startswith("minprov.") else ""
+        while module and module not in NAMES:
+            module = module.rpartition(".")[0]
+        found |= {module} - {"", full_name(path)}
+    return found
+
+
+def row_of(name: str, rows: Sequence[set[str]]) -> int:
+    return next(index for index, row in enumerate(rows) if name in row)
+
+
+def is_below(module: str, importer: str) -> bool:
+    """Tell whether `importer` may import `module`."""
+    folder, _, name = module.rpartition(".")
+    other, _, importer_name = importer.rpartition(".")
+    if folder and folder == other:
+        return row_of(name, INSIDE[folder]) < row_of(importer_name, INSIDE[folder])
+    return row_of(folder or name, ORDER) < row_of(other or importer_name, ORDER)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=full_name)
+def test_imports_point_downwards(path: Path) -> None:
+    upwards = [module for module in own_imports(path) if not is_below(module, full_name(path))]
+    assert not upwards, f"{full_name(path)} imports {upwards}; from the bottom to the top there are\n{render_map()}"
+
+
+def test_every_module_has_its_place() -> None:
+    placed = set().union(*ORDER) - INSIDE.keys()
+    placed |= {f"{folder}.{name}" for folder, rows in INSIDE.items() for name in set().union(*rows)}
+    assert placed == NAMES
+
+
+def render_map() -> str:
+    """Return the order of the folders and modules, from the bottom to the top."""
+    lines = []
+    for row in ORDER:
+        for name in sorted(row):
+            inside = " < ".join(", ".join(sorted(modules)) for modules in INSIDE.get(name, ()))
+            lines.append(f"  {name}" + (f"/  {inside}" if inside else ""))
+        lines.append("")
+    return "\n".join(lines)
 
 
 @pytest.mark.parametrize(("package", "layers"), [("emulator", EMULATOR_LAYERS), ("emulator/guest", GUEST_LAYERS)])
@@ -117,28 +200,30 @@ def test_imports_of_the_emulator_point_downwards(package: str, layers: Sequence[
             assert there == here or level[there] < level[here], f"{path.relative_to(PACKAGE)} imports {name}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", MODULES, ids=full_name)
 def test_first_boot_imports_the_given_packages_and_the_standard_library_alone(path: Path) -> None:
     foreign = {name.split(".")[0] for name in imported_by(path)} - set(sys.stdlib_module_names) - {"minprov"}
     assert foreign <= FIRST_BOOT_PACKAGES
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_command_line_knows_the_emulator(path: Path) -> None:
+@pytest.mark.parametrize("path", MODULES, ids=full_name)
+def test_only_the_run_command_knows_the_emulator(path: Path) -> None:
     knows = any(name.startswith("minprov.emulator") for name in imported_by(path))
-    assert knows == (own_module(path) == "cli")
+    assert knows == (full_name(path) == "commands.run")
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
-def test_pure_modules_import_nothing_that_acts(module: str) -> None:
-    imported = {name.split(".")[0] for name in imported_by(PACKAGE / f"{module}.py")}
+@pytest.mark.parametrize("path", [path for path in MODULES if {full_name(path), full_name(path).split(".")[0]} & PURE])
+def test_pure_modules_import_nothing_that_acts(path: Path) -> None:
+    imported = {name.split(".")[0] for name in imported_by(path)}
     assert not imported & IMPURE_IMPORTS
 
 
 def test_transport_alone_imports_the_http_client() -> None:
-    importers = {own_module(path) for path in MODULES if any(n.split(".")[0] == "aiohttp" for n in imported_by(path))}
-    assert importers == {"transport"}
+    importers = {full_name(path) for path in MODULES if any(n.split(".")[0] == "aiohttp" for n in imported_by(path))}
+    assert importers == {"network.transport"}
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {own_module(path) for path in MODULES} <= set().union(*LAYERS) | {"emulator"}
+def test_packages_have_an_empty_init() -> None:
+    # A first boot pays for each import, and the emulator is a program of its own.
+    filled = [path for path in PACKAGE.rglob("*/__init__.py") if path.read_text()]
+    assert [path for path in filled if PACKAGE / "emulator" not in path.parents] == []

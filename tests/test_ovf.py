@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.formats.xml_document import MAX_BYTES, MAX_MARKUP
 from minprov.model import SshPublicKey
 from minprov.ovf import parse_ovf_env, redact
-from minprov.xmldoc import MAX_BYTES, MAX_MARKUP
 from tests.cost import cost
 from tests.mutations import mutations
 

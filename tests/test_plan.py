@@ -19,8 +19,8 @@ from minprov.actions import (
 )
 from minprov.config import AskPassword, OnMissing, Options
 from minprov.errors import ProvisioningError, Reason
-from minprov.model import InstanceMetadata, OvfEnv, Secret, SshPublicKey
-from minprov.plan import Evidence, Plan, Properties, is_complete, plan_provisioning
+from minprov.model import Evidence, InstanceMetadata, OvfEnv, Properties, Secret, SshPublicKey
+from minprov.plan import Plan, is_complete, plan_provisioning
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBMcHWTvNl7ozF7F7qgeoSmDgBZ3zhZGPZBPfwgw4GRz"
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGcz6Xfi1Tvcs3uOx5Cj8fEGv5nLxb2lqCBKxkLWm1Zp"

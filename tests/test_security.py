@@ -16,23 +16,22 @@ from pathlib import Path
 
 import pytest
 
-import minprov.transport
+import minprov.network.transport
 from minprov.actions import ExecuteCustomData, WriteAuthorizedKeys
 from minprov.config import Options
 from minprov.emulator.faults import Faults, Step
 from minprov.emulator.platform import Emulator, Exchange
 from minprov.emulator.vm import SAMPLE_VM
 from minprov.errors import ProvisioningError
-from minprov.imds import IMDS
-from minprov.model import InstanceMetadata
-from minprov.plan import Evidence, plan_provisioning
+from minprov.machine.system import System
+from minprov.model import Evidence, InstanceMetadata
+from minprov.network.retry import AttemptFailed
+from minprov.network.transport import MAX_BODY, Transport
+from minprov.outcome.timeline import Timeline
+from minprov.plan import plan_provisioning
 from minprov.properties import authorized_keys
-from minprov.retry import AttemptFailed
-from minprov.system import System
-from minprov.timeline import Timeline
-from minprov.transport import MAX_BODY, Transport
-
-from .whole_run import WholeRun, ended, on, terminate
+from minprov.sources.imds import IMDS
+from tests.whole_run import WholeRun, ended, on, terminate
 
 ROOT = Path(__file__).parent.parent
 USER = "azureuser"
@@ -103,7 +102,7 @@ def test_a_senseless_answer_is_a_failed_attempt(head: bytes) -> None:
 
 @pytest.mark.parametrize(("head", "piece"), ENDLESS.values(), ids=ENDLESS)
 def test_an_endless_answer_is_cut_off(head: bytes, piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minprov.transport, "ATTEMPT_LIMIT", 0.5)
+    monkeypatch.setattr(minprov.network.transport, "ATTEMPT_LIMIT", 0.5)
     with pytest.raises(AttemptFailed):
         answer(head, piece)
 
@@ -157,8 +156,8 @@ def test_user_data_which_anybody_in_the_vm_can_read_is_never_run() -> None:
 @pytest.mark.root
 def test_a_reader_that_crashes_takes_nothing_down_with_it(whole: WholeRun) -> None:
     code = (
-        "import os, minprov.media\n"
-        "minprov.media.find_media = lambda *_, **__: os.kill(os.getpid(), 11)\n"
+        "import os, minprov.discs.search\n"
+        "minprov.discs.search.find_media = lambda *_, **__: os.kill(os.getpid(), 11)\n"
         "from minprov.__main__ import main\nmain()\n"
     )
 
@@ -283,7 +282,7 @@ def test_every_test_that_the_security_review_names_is_collected() -> None:
     text = (ROOT / "docs/security.md").read_text()
     collected = {
         node.name
-        for file in ROOT.glob("tests/test_*.py")
+        for file in ROOT.glob("tests/**/test_*.py")
         for node in ast.parse(file.read_text()).body
         if isinstance(node, ast.FunctionDef)
     }

@@ -11,8 +11,7 @@ import pytest
 
 from minprov.emulator.faults import Faults, Step
 from minprov.emulator.platform import Emulator, Exchange
-
-from .whole_run import WholeRun, ended, on, terminate
+from tests.whole_run import WholeRun, ended, on, terminate
 
 pytestmark = pytest.mark.root
 
@@ -75,9 +74,9 @@ def test_a_failure_is_told_everywhere_in_the_same_words(whole: WholeRun) -> None
 def test_status_prints_what_the_run_printed(whole: WholeRun) -> None:
     async def test(platform: Emulator) -> None:
         run = await ended(await whole.start(platform))
-        status = await ended(await whole.start(platform, "status"))
+        status = await whole.status()
         assert (status.status, status.stdout) == (0, run.stdout)
-        status = await ended(await whole.start(platform, "status", "--json"))
+        status = await whole.status("--json")
         assert json.loads(status.stdout) == whole.report()
 
     on(Emulator(), test)
@@ -88,7 +87,7 @@ def test_status_after_a_failure_says_why(whole: WholeRun) -> None:
 
     async def test(platform: Emulator) -> None:
         await ended(await whole.start(platform))
-        status = await ended(await whole.start(platform, "status"))
+        status = await whole.status()
         assert "Failed: failed to write to the file system: path=/etc/hostname" in status.stdout
         assert "Reported NotReady by xml" in status.stdout
 

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from minprov.emulator.platform import Emulator
-
-from .whole_run import Ended, WholeRun, ended
+from tests.whole_run import Ended, WholeRun, ended
 
 POINTS = 12
 AT_A_TIME = 2

@@ -79,6 +79,15 @@ class WholeRun:
             stderr=subprocess.PIPE,
         )
 
+    async def status(self, *flags: str) -> Ended:
+        """Ask for the last run's result."""
+        command = [sys.executable, "-m", "minprov", "status", "--root", str(self.root), "--config", str(self._config)]
+        return await ended(
+            await asyncio.create_subprocess_exec(
+                *command, *flags, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        )
+
     def report(self) -> dict[str, Any]:
         """Return the report that the last run stored."""
         document: dict[str, Any] = json.loads((self.root / "var/lib/minprov/report.json").read_text())

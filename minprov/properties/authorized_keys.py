@@ -11,13 +11,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from minprov.accounts import Account
 from minprov.actions import WriteAuthorizedKeys
 from minprov.errors import ProvisioningError, Reason
+from minprov.formats.accounts import Account
+from minprov.formats.ssh_keys import contains_all, merge_keys
+from minprov.machine.files import file_error, read_file, replace_file, sync
+from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
 from minprov.properties.user import find_user
-from minprov.sshkeys import contains_all, merge_keys
-from minprov.system import System, file_error, read_file, replace_file, sync
 
 DIRECTORY, FILE = ".ssh", "authorized_keys"
 DIRECTORY_MODE, FILE_MODE = 0o700, 0o600

@@ -10,8 +10,10 @@ import hashlib
 import aiofiles
 
 from minprov.actions import ExecuteCustomData
+from minprov.machine.files import file_error
+from minprov.machine.system import System
+from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
-from minprov.system import System, file_error
 
 LIMIT = 3600.0  # seconds; the run's own deadline ends it sooner
 
@@ -32,7 +34,7 @@ async def converge(system: System, action: ExecuteCustomData) -> None:
     try:
         # What the program leaves running may print for as long as it likes, so not into memory.
         async with aiofiles.open(system.path(log), "r+b") as output:
-            await system.run([action.path], limit=LIMIT, output=output.fileno())
+            await run_tool([action.path], limit=LIMIT, output=output.fileno())
     except OSError as error:
         raise file_error(error, log) from error
     await system.replace(_record(action), _digest(system, action).encode(), mode=0o600)

@@ -7,8 +7,11 @@ from collections.abc import Callable
 
 from minprov.actions import EnsureHostKeys
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine.blocking import in_thread
+from minprov.machine.files import file_error, sync
+from minprov.machine.system import System
+from minprov.machine.tools import find_tool, run_tool
 from minprov.properties.inspection import Inspection
-from minprov.system import System, file_error, in_thread, sync
 
 DIRECTORY = "/etc/ssh"
 PREFIX = "ssh_host_"
@@ -26,14 +29,14 @@ async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
 
 async def converge(system: System, action: EnsureHostKeys) -> None:
     """Have ssh-keygen make one key of each default type, all anew if it was killed at that."""
-    keygen = system.find("ssh-keygen")
+    keygen = find_tool("ssh-keygen")
     if keygen is None:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="ssh-keygen")
     if system.exists(action.journal):
         await in_thread(_for_each, system, os.unlink)
     else:
         await system.replace(action.journal, b"", mode=0o600)
-    await system.run([keygen, "-A", *([] if system.live else ["-f", system.root])])
+    await run_tool([keygen, "-A", *([] if system.live else ["-f", system.root])])
     await in_thread(_for_each, system, sync)  # which ssh-keygen leaves to chance
     await system.remove(action.journal)
 

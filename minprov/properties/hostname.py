@@ -6,9 +6,9 @@ import socket
 
 from minprov.actions import SetHostname
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
 from minprov.properties.published_hostname import note_running_clients
-from minprov.system import System
 
 FILE = "/etc/hostname"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from minprov.accounts import find_password_field
 from minprov.actions import SetPassword
 from minprov.errors import ProvisioningError, Reason
+from minprov.formats.accounts import find_password_field
+from minprov.formats.sha_crypt import verify
+from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
 from minprov.properties.user import set_password_field
-from minprov.shacrypt import verify
-from minprov.system import System
 
 SHADOW = "/etc/shadow"
 

@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 from minprov.actions import PublishHostname
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine.system import System
+from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
-from minprov.system import System
 
 NOTE = "/run/minprov/unpublished-hostname"
 """There while a DHCP client may have sent another name; gone with the next boot, whose first request is right."""
@@ -69,10 +70,10 @@ async def converge(system: System, action: PublishHostname) -> None:
     for client in list(_running_clients()):
         match client.name:
             case "systemd-networkd":
-                await system.run(["networkctl", "reconfigure", link], limit=ANSWER_LIMIT)
+                await run_tool(["networkctl", "reconfigure", link], limit=ANSWER_LIMIT)
             case "NetworkManager":
                 modify = ["nmcli", "device", "modify", link, "ipv4.dhcp-hostname", action.hostname]
-                await system.run(modify, limit=ANSWER_LIMIT)
+                await run_tool(modify, limit=ANSWER_LIMIT)
             case "dhclient" if client.argv[-1] == link:
                 await _run_second_dhclient(system, client, link)
     await system.remove(NOTE)
@@ -85,9 +86,9 @@ async def _run_second_dhclient(system: System, client: Client, link: str) -> Non
     request = ["dhclient", "-4", "-1", "-sf", "/bin/true", *lease, "-pf", PID_FILE, link]
     if system.exists(SYSTEMD):
         # It needs raw sockets, which the sandbox of the unit denies; and what it leaves running ends with its own unit.
-        await system.run(["systemd-run", "--quiet", "--wait", "--collect", *request])
+        await run_tool(["systemd-run", "--quiet", "--wait", "--collect", *request])
         return
-    await system.run(request)
+    await run_tool(request)
     with suppress(ValueError, ProcessLookupError):
         os.kill(int(system.read_text(PID_FILE)), signal.SIGTERM)
 

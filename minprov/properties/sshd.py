@@ -13,8 +13,9 @@ from contextlib import suppress
 
 from minprov.actions import ConfigureSshd
 from minprov.errors import ProvisioningError
+from minprov.machine.system import System
+from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
-from minprov.system import System
 
 CONFIG = "/etc/ssh/sshd_config"
 PID_FILE = "/run/sshd.pid"
@@ -86,7 +87,7 @@ def _include(drop_in: str) -> bytes:
 async def _effective(system: System, sshd: list[str], action: ConfigureSshd) -> str:
     # Match blocks count, and sshd evaluates them only for a connection that it is told of.
     connection = f"user={action.username},host=localhost,addr=127.0.0.1"
-    printed = await system.run([*sshd, "-T", "-C", connection])
+    printed = await run_tool([*sshd, "-T", "-C", connection])
     settings = dict(line.split(" ", 1) for line in printed.splitlines() if " " in line)
     return settings.get("passwordauthentication", "unknown")
 

@@ -7,8 +7,8 @@ import stat
 
 from minprov.actions import StoreFile
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
-from minprov.system import System
 
 MODE = 0o600
 

@@ -6,8 +6,9 @@ import os
 import stat
 
 from minprov.actions import GrantSudo
+from minprov.machine.system import System
+from minprov.machine.tools import find_tool, run_tool
 from minprov.properties.inspection import Inspection
-from minprov.system import System
 
 SUDOERS = "/etc/sudoers"
 MODE = 0o440
@@ -28,8 +29,8 @@ async def inspect(system: System, action: GrantSudo) -> Inspection:
 async def converge(system: System, action: GrantSudo) -> None:
     """Have the rule checked by visudo, where there is one, and put it in place."""
     rule = _rule(action)
-    if visudo := system.find("visudo"):
-        await system.run([visudo, "--check", "--quiet", "--file=-"], stdin=rule)
+    if visudo := find_tool("visudo"):
+        await run_tool([visudo, "--check", "--quiet", "--file=-"], stdin=rule)
     await system.replace(action.path, rule, mode=MODE)
 
 

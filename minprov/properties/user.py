@@ -6,21 +6,21 @@ that a run killed half way leaves no half copied one; it also serves adopted acc
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
-from contextlib import ExitStack, suppress
 
-from minprov.accounts import Account, existing_groups, find_account, groups_of, home_mode, uid_min
 from minprov.actions import EnsureUser
 from minprov.errors import ProvisioningError, Reason
+from minprov.formats.accounts import Account, existing_groups, find_account, groups_of, home_mode, uid_min
+from minprov.machine.blocking import in_thread
+from minprov.machine.files import file_error, make_directories, sync
+from minprov.machine.system import System
+from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
-from minprov.system import System, file_error, in_thread, make_directories, sync
 
 PASSWD, GROUP, LOGIN_DEFS, SKELETON = "/etc/passwd", "/etc/group", "/etc/login.defs", "/etc/skel"
 FALLBACK_SHELL = "/bin/sh"
-DATABASE = ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")
 
 
 async def inspect(system: System, action: EnsureUser) -> Inspection:
@@ -74,33 +74,6 @@ async def converge(system: System, action: EnsureUser) -> None:
     await system.remove(action.journal)
 
 
-def clear_up_after_killed_tools(system: System) -> None:
-    """Remove the lock and temporary files of account tools, unless one is at work.
-
-    They would be in the way of the next: shadow-utils respects a lock for as long as there is a process with the number
-    in it, and after a power cut that may be any; busybox waits for its temporary file to go away, and then gives up.
-    Whether a tool is at work is told by the locks that the kernel gives back: shadow-utils' on .pwd.lock, busybox's on
-    the file itself.
-    """
-    with suppress(OSError), ExitStack() as stack:
-        etc = system.path("/etc")
-        for name in (".pwd.lock", *DATABASE):
-            with suppress(FileNotFoundError):
-                file = stack.enter_context(open(f"{etc}/{name}", "rb"))
-                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        for name in os.listdir(etc):
-            if _is_left_by_a_tool(name):
-                os.unlink(f"{etc}/{name}")
-
-
-def _is_left_by_a_tool(name: str) -> bool:
-    """Tell whether it is shadow-utils' lock, its temporary file, named by its process, or busybox's."""
-    file, dot, ending = name.rpartition(".")
-    if dot:
-        return file in DATABASE and (ending == "lock" or ending.isdecimal())
-    return name.endswith("+") and name[:-1] in DATABASE
-
-
 def find_user(system: System, username: str) -> Account | None:
     """Return the user's passwd entry, or None."""
     return find_account(system.read_text(PASSWD), username)
@@ -138,9 +111,9 @@ async def _create(system: System, action: EnsureUser) -> None:
         if groups := sorted(_wanted_groups(system, action)):
             group += ["--groups", ",".join(groups)]
         # "*" keeps the account open to key logins where sshd has `UsePAM no`; useradd's own "!" means locked to it.
-        await system.run([*useradd, "--no-create-home", "--shell", shell, "--password", "*", *group, "--", username])
+        await run_tool([*useradd, "--no-create-home", "--shell", shell, "--password", "*", *group, "--", username])
     elif adduser := system.own_tool("adduser", "busybox adduser"):
-        await system.run([*adduser, "-D", "-H", "-s", shell, "--", username])
+        await run_tool([*adduser, "-D", "-H", "-s", shell, "--", username])
         await set_password_field(system, username, "*")
         await _join(system, action)
     else:
@@ -149,9 +122,9 @@ async def _create(system: System, action: EnsureUser) -> None:
 
 async def _delete(system: System, username: str) -> None:
     if userdel := system.account_tool("userdel"):
-        await system.run([*userdel, "--", username])
+        await run_tool([*userdel, "--", username])
     elif deluser := system.own_tool("deluser", "busybox deluser"):
-        await system.run([*deluser, username])  # busybox's takes "--" for one name more
+        await run_tool([*deluser, username])  # busybox's takes "--" for one name more
 
 
 async def _join(system: System, action: EnsureUser) -> None:
@@ -160,10 +133,10 @@ async def _join(system: System, action: EnsureUser) -> None:
     if not groups:
         return
     if usermod := system.account_tool("usermod"):
-        await system.run([*usermod, "--append", "--groups", ",".join(groups), "--", username])
+        await run_tool([*usermod, "--append", "--groups", ",".join(groups), "--", username])
     elif addgroup := system.own_tool("addgroup", "busybox addgroup"):
         for group in groups:
-            await system.run([*addgroup, "--", username, group])
+            await run_tool([*addgroup, "--", username, group])
     else:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="usermod", detail="nor is there busybox addgroup")
 
@@ -173,7 +146,7 @@ async def set_password_field(system: System, username: str, field: str) -> None:
     chpasswd = system.account_tool("chpasswd") or system.own_tool("chpasswd", "busybox chpasswd")
     if chpasswd is None:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="chpasswd")
-    await system.run([*chpasswd, "-e"], stdin=f"{username}:{field}\n".encode())
+    await run_tool([*chpasswd, "-e"], stdin=f"{username}:{field}\n".encode())
 
 
 def _home_fault(system: System, account: Account) -> str | None:

@@ -168,7 +168,7 @@ def _program(thread: int, first: int, root: str) -> str:
         return "minprov"
     with open(f"{root}/proc/{process}/comm", encoding="utf-8", errors="replace") as stream:
         name = stream.read().strip()
-    return "minprov, apart" if name.startswith("python") else name
+    return "minprov, child" if name.startswith("python") else name
 
 
 def _described(thread: int, descriptor: int, root: str, *, sockets: bool) -> str | None:

@@ -9,8 +9,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from minprov.formats.sha_crypt import verify
 from minprov.model import Secret
-from minprov.shacrypt import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

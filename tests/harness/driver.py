@@ -228,9 +228,10 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
     if case.trace:
         command += ["strace", "-f", "-q", "-e", "trace=execve", "-v", "-s", "65536", "-o", "/mnt/trace"]
     command += [*machine.program, *run.arguments]
-    if run.media not in ("none", "drive") and "--media" not in run.arguments:
+    provisions = not run.arguments or run.arguments[0].startswith("-")
+    if provisions and run.media not in ("none", "drive") and "--media" not in run.arguments:
         command += ["--media", MEDIA]
-    if "--timeout" not in run.arguments:
+    if provisions and "--timeout" not in run.arguments:
         command += ["--timeout", f"{DEFAULT_TIMEOUT:g}"]
     if run.json:
         command.append("--json")

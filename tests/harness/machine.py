@@ -22,7 +22,7 @@ from copy import copy
 from typing import NamedTuple
 
 import minprov
-from minprov.identity import AZURE_CHASSIS_ASSET_TAG, swap_byte_order
+from minprov.machine.identity import AZURE_CHASSIS_ASSET_TAG, swap_byte_order
 
 from .linux import (
     CLONE_NEWIPC,

@@ -1,8 +1,8 @@
 """Runs in the guest of make.py, where the kernel's udf driver is the oracle, in both directions.
 
 It writes: each image is formatted by mkudffs, mounted, filled, unmounted, and read through the kernel once more. It
-reads: what tests/udf_writer.py writes is mounted, and must show the files that went in. `/out` gets the images and the
-manifest, which says of each image what files the kernel saw, and of each written volume its own digest.
+reads: what tests/discs/udf_writer.py writes is mounted, and must show the files that went in. `/out` gets the images
+and the manifest, which says of each image what files the kernel saw, and of each written volume its own digest.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.media_samples import LAYOUTS, content, sample_files
-from tests.udf_writer import write_volume
+from tests.discs.media_samples import LAYOUTS, content, sample_files
+from tests.discs.udf_writer import write_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,214 @@
+"""``minprov`` without a command: provision this machine, or show what that would change."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from minprov import __version__
+from minprov.commands.logs import LOG_LEVELS, set_up_logging
+from minprov.commands.output import print_result
+from minprov.config import CONFIG_FILE, Loop, Options, load
+from minprov.discs.reading import Reading
+from minprov.errors import ProvisioningError, Reason
+from minprov.machine.identity import AZURE_CHASSIS_ASSET_TAG, Identity, read_identity
+from minprov.machine.markers import READY, holds
+from minprov.machine.paths import resolve_beneath
+from minprov.outcome.result import Outcome, Result, SourceState, to_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minprov.commands.parser import Parser
+
+
+DRY_RUN_LIMIT = 10.0
+"""Seconds for a dry run without --timeout: somebody is looking."""
+OFF_AZURE_LIMIT = 0.8
+"""Seconds a dry run asks for IMDS at its own address on a machine whose firmware does not name Azure."""
+KILL_GRACE = 9.0
+"""Seconds after the deadline at which the process is ended, come what may."""
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+# Flags that are settings, by the name that both have.
+SETTINGS: dict[str, Callable[[Any], object]] = {
+    "media": tuple,
+    "imds_url": str,
+    "wireserver_url": str,
+    "timeout": float,
+    "loop": Loop,
+    "log_level": str,
+}
+
+
+def run(argv: list[str]) -> int:
+    """Provision, print what came of it on stdout, and return the exit status.
+
+    Raises:
+        ProvisioningError: USAGE, NOT_PERMITTED, and in a dry run CONFIG_INVALID: before there is a run.
+
+    """
+    flags = vars(build_parser().parse_args(argv)) if argv else {}
+    result = _execute(flags)
+    print_result(to_document(result), as_json=flags.get("json", False))
+    return result.error.reason.exit_status if result.error else os.EX_OK
+
+
+def _execute(flags: dict[str, Any]) -> Result:
+    root, dry_run = flags.get("root", "/"), flags.get("dry_run", False)
+    if flags.get("emulated") and not dry_run and os.path.realpath(root) == "/":
+        raise ProvisioningError(Reason.USAGE, detail="--emulated needs --dry-run, or a --root other than /")
+    if not os.path.isdir(root):
+        raise ProvisioningError(Reason.USAGE, detail=f"--root {root} is not a directory")
+    if not dry_run and os.geteuid() != 0:
+        raise ProvisioningError(Reason.NOT_PERMITTED, detail="provisioning needs root", hint="try --dry-run")
+    settings: dict[str, Any] = {name: convert(flags[name]) for name, convert in SETTINGS.items() if name in flags}
+    refusal = None
+    try:
+        options = load(flags.get("config"), **settings)
+    except ProvisioningError as error:
+        if dry_run:
+            raise
+        options, refusal = Options(**settings), error  # the platform is to be told, which the defaults are good for
+    # From here on the kernel ends the process in time, whatever it is doing.
+    signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
+    set_up_logging("warning" if dry_run and "log_level" not in flags else options.log_level)
+    identity = read_identity()
+    if dry_run:
+        options = _for_dry_run(options, identity, flags)
+    state_dir = resolve_beneath(root, options.state_dir)
+    if not dry_run and not flags.get("force") and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
+        return Result(outcome=Outcome.ALREADY_PROVISIONED, vm_id=identity.vm_id)
+    # Until there is somebody to tell of it, a signal to stop has to wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    # A core file would hold the password.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The emulated platform has media of its own, which is not there yet.
+    reading = None if flags.get("emulated") else Reading(options)
+    return _run_in_loop(options, identity, flags, reading, refusal)
+
+
+def _run_in_loop(
+    options: Options,
+    identity: Identity,
+    flags: dict[str, Any],
+    reading: Reading | None,
+    refusal: ProvisioningError | None,
+) -> Result:
+    import asyncio
+
+    from minprov.network.event_loop import new_event_loop
+
+    # Directories such as /home, and what tools make, are for everyone to enter; what is not has a mode of its own.
+    os.umask(0o022)
+    loop = new_event_loop(options.loop)
+    asyncio.set_event_loop(loop)
+    result = loop.run_until_complete(_main(options, identity, flags, reading, refusal))
+    # The loop is not closed: that would wait for threads, one of which a file system may hold for ever.
+    if flags.get("dry_run") and not identity.on_azure and _found_nothing(result, options):
+        firmware = identity.chassis_asset_tag or "unknown"
+        hint = "try `python -m minprov --dry-run --emulated`"
+        result.error = ProvisioningError(Reason.NOT_AZURE, chassis_asset_tag=firmware, hint=hint)
+    return result
+
+
+async def _main(
+    options: Options,
+    identity: Identity,
+    flags: dict[str, Any],
+    reading: Reading | None,
+    refusal: ProvisioningError | None,
+) -> Result:
+    import asyncio
+
+    from minprov.machine.system import System
+    from minprov.provision import Run
+
+    async with AsyncExitStack() as stack:
+        if flags.get("emulated"):
+            try:
+                from minprov.emulator.sample import emulated_platform
+            except ImportError as error:
+                raise ProvisioningError(Reason.USAGE, detail="this installation has no emulator") from error
+            platform = await stack.enter_async_context(emulated_platform())
+            options = options._replace(
+                media=options.media or (platform.media,),
+                imds_url=platform.imds_url,
+                wireserver_url=platform.wireserver_url,
+                console="",
+                kvp_pool="",
+            )
+            identity = Identity(
+                chassis_asset_tag=AZURE_CHASSIS_ASSET_TAG, dmi_uuid=platform.vm_id, vm_id=platform.vm_id
+            )
+        reading = reading or Reading(options)
+        stack.callback(reading.abandon)
+        current = Run(options, System(flags.get("root", "/")), identity, reading)
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, current.terminate)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        if refusal:
+            return await current.refuse(refusal)
+        if flags.get("dry_run"):
+            return await current.dry_run()
+        return await current.provision(force=flags.get("force", False))
+
+
+def _for_dry_run(options: Options, identity: Identity, flags: dict[str, Any]) -> Options:
+    """Bound a dry run by what somebody who looks on will bear."""
+    if "timeout" not in flags:
+        options = options._replace(timeout=min(options.timeout, DRY_RUN_LIMIT))
+    if not identity.on_azure and options.imds_url == Options().imds_url:
+        options = options._replace(imds_limit=OFF_AZURE_LIMIT, media_wait=0.1)
+    return options
+
+
+def _found_nothing(result: Result, options: Options) -> bool:
+    """Tell whether nothing of Azure is there; another cloud's metadata service has the same address and is not IMDS."""
+    named = options.media or options.imds_url != Options().imds_url
+    return not named and SourceState.FOUND not in (result.media.state, result.imds.state)
+
+
+def build_parser() -> Parser:
+    """Return the parser of a run."""
+    from minprov.commands.parser import Parser, seconds
+
+    defaults = Options()
+    parser = Parser(
+        prog="minprov",
+        description="Provision this machine as the Azure VM it is, once, and tell the platform that it is ready.",
+        epilog="Exit statuses are those of sysexits.h; 0 means done, or nothing to do.",
+    )
+    sources = parser.add_argument_group("sources")
+    sources.add_argument(
+        "--media",
+        metavar="PATH",
+        action="append",
+        help="device, image file, directory or ovf-env.xml to read; may repeat (default: discover the drive)",
+    )
+    sources.add_argument("--imds-url", metavar="URL", help=f"metadata service (default: {defaults.imds_url})")
+    sources.add_argument("--wireserver-url", metavar="URL", help=f"WireServer (default: {defaults.wireserver_url})")
+    sources.add_argument(
+        "--emulated",
+        action="store_true",
+        help="use the built-in emulated platform; with --dry-run or --root (default: no)",
+    )
+    effects = parser.add_argument_group("effects")
+    effects.add_argument(
+        "--dry-run", action="store_true", help="show what would change; write and post nothing (default: no)"
+    )
+    effects.add_argument("--root", metavar="DIR", help="apply to the tree at DIR (default: /)")
+    effects.add_argument("--force", action="store_true", help="apply again what an earlier run applied (default: no)")
+    effects.add_argument(
+        "--timeout", metavar="SECONDS", type=seconds, help=f"for the whole run (default: {defaults.timeout:g})"
+    )
+    effects.add_argument("--config", metavar="FILE", help=f"and FILE.d/*.toml (default: {CONFIG_FILE}, if there)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
+    output.add_argument("--log-level", choices=LOG_LEVELS, help=f"to stderr (default: {defaults.log_level})")
+    output.add_argument("--version", action="version", version=f"minprov {__version__}")
+    debugging = parser.add_argument_group("debugging")
+    debugging.add_argument("--loop", choices=[loop.value for loop in Loop], help="event loop (default: auto)")
+    return parser

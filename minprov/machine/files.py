@@ -1,0 +1,99 @@
+"""Files read and replaced as a whole, and directories made, durably; by open directories where others may write.
+
+A file is written beside its place with its final owner and mode, synced, then renamed. Whoever looks, and whenever the
+power goes, sees the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+from minprov.errors import ProvisioningError, Reason
+from minprov.machine.blocking import in_thread
+
+MAX_FILE_SIZE = 16 << 20
+READ_SIZE = 1 << 16
+
+
+def file_error(error: OSError, path: str) -> ProvisioningError:
+    """Translate an operating system error on a file of the provisioned system."""
+    reason = Reason.NOT_PERMITTED if error.errno in (errno.EPERM, errno.EACCES) else Reason.WRITE_FAILED
+    return ProvisioningError(reason, path=path, detail=error.strerror)
+
+
+def read_file(directory: int | None, name: str, *, follow: bool = False, owner: int | None = None) -> bytes | None:
+    """Return the contents of a regular file in an open directory, or None when it is not there.
+
+    With an owner, who may make links, it must not be a second name of somebody else's file. Raises OSError, with ELOOP
+    for a link unless `follow`.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(name, flags, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    # Calls of `os`, not a file object: that makes three times as many, and each may cost a wait for other threads.
+    try:
+        found = os.fstat(descriptor)
+        if owner is not None and found.st_nlink > 1 and found.st_uid != owner:
+            raise OSError(errno.EMLINK, "A second name for a file of another owner")
+        contents = bytearray()
+        while len(contents) < MAX_FILE_SIZE and (piece := os.read(descriptor, READ_SIZE)):
+            contents += piece
+        return bytes(contents)
+    finally:
+        os.close(descriptor)
+
+
+async def replace_file(
+    directory: int, name: str, contents: bytes, *, mode: int, owner: tuple[int, int] = (0, 0)
+) -> None:
+    """Replace a file in an open directory as a whole, durably; raises OSError.
+
+    The name of the temporary file is fixed, so that a killed run leaves at most one, and the next run takes its place.
+    """
+    temporary = f".{name}.minprov"
+
+    def replace() -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
+        try:
+            left = memoryview(contents)
+            while left:
+                left = left[os.write(descriptor, left) :]
+            if owner != (os.geteuid(), os.getegid()):
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        sync(".", directory)  # by name, since fsync(2) refuses a descriptor opened with O_PATH
+
+    await in_thread(replace)  # as one call: each costs a turn of the loop and of the import that goes on beside it
+
+
+def make_directories(path: str, mode: int) -> None:
+    """Create a directory, and those above it, where they are not there yet, durably; raises OSError."""
+    if not os.path.isdir(path):
+        parent = os.path.dirname(path)
+        make_directories(parent, mode)
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            if not os.path.isdir(path):  # which it is when a step that runs at the same time was quicker
+                raise
+        sync(parent)
+
+
+def sync(path: str, directory: int | None = None) -> None:
+    """Have a file's contents, or a directory's entries, on disk: what is on other file systems is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

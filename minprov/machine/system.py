@@ -1,0 +1,148 @@
+"""The machine that is provisioned: the running one, or a tree that will be one.
+
+Owns where its files and tools are; must not know what for. A path is resolved as the provisioned system would resolve
+it: in a tree, an absolute link stays inside the tree. `files` has how files are replaced, `tools` how tools are run.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from minprov.errors import ProvisioningError, Reason
+from minprov.machine.blocking import in_thread
+from minprov.machine.files import file_error, make_directories, read_file, replace_file, sync
+from minprov.machine.paths import resolve_beneath
+from minprov.machine.tools import PATH, find_tool, run_tool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class System:
+    """A system by its root directory; ``/`` is the running one."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = os.path.realpath(root)
+        self._directories: dict[str, str] = {}
+
+    @property
+    def live(self) -> bool:
+        """Whether this is the running system, with a hostname to set and services to reload."""
+        return self.root == "/"
+
+    # -- paths ---------------------------------------------------------------------------------------------------------
+
+    def path(self, path: str) -> str:
+        """Return where `path` of the provisioned system is on this one, links followed as that system would.
+
+        A directory is resolved once: nothing but a run like this one is at work in a tree.
+        """
+        if self.live:
+            return path
+        directory, name = os.path.split(path)
+        if name in ("", ".", ".."):
+            return resolve_beneath(self.root, path)
+        if directory not in self._directories:
+            self._directories[directory] = resolve_beneath(self.root, directory)
+        candidate = os.path.join(self._directories[directory], name)
+        return resolve_beneath(self.root, path) if os.path.islink(candidate) else candidate
+
+    def exists(self, path: str) -> bool:
+        """Tell whether the file is there."""
+        return os.path.exists(self.path(path))
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def directory(self, path: str) -> Iterator[int]:
+        """Open a directory for the calls below; raises FileNotFoundError when it is not there."""
+        descriptor = os.open(self.path(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's contents, or None when it is not there."""
+        try:
+            return read_file(None, self.path(path), follow=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise file_error(error, path) from error
+
+    def read_text(self, path: str) -> str:
+        """Return a system file as text, empty when it is not there; undecodable bytes survive a round trip."""
+        return (self.read(path) or b"").decode(errors="surrogateescape")
+
+    async def replace(self, path: str, contents: bytes, *, mode: int) -> None:
+        """Replace a file of root's, creating the directories above it (0755) as needed."""
+        parent = os.path.dirname(path)
+        try:
+            if not self.exists(parent):
+                await in_thread(make_directories, self.path(parent), 0o755)
+            with self.directory(parent) as directory:
+                await replace_file(directory, os.path.basename(path), contents, mode=mode)
+        except OSError as error:
+            raise file_error(error, path) from error
+        await self.restore_label(path)
+
+    async def remove(self, path: str) -> None:
+        """Remove a file that may be there."""
+        try:
+            with suppress(FileNotFoundError), self.directory(os.path.dirname(path)) as directory:
+                os.unlink(os.path.basename(path), dir_fd=directory)
+                await in_thread(sync, ".", directory)
+        except OSError as error:
+            raise file_error(error, path) from error
+
+    async def sync(self, directory: str) -> None:
+        """Have on disk what a tool has renamed in a directory."""
+        try:
+            await in_thread(sync, self.path(directory))
+        except OSError as error:
+            raise file_error(error, directory) from error
+
+    def check_writable(self, path: str) -> None:
+        """Raise `ProvisioningError` when `path` is on a file system that refuses to be written, even by root."""
+        if os.geteuid() != 0:
+            return
+        existing = self.path(path)
+        while not os.path.exists(existing):
+            existing = os.path.dirname(existing)
+        if not os.access(existing, os.W_OK):
+            raise ProvisioningError(Reason.WRITE_FAILED, path=path, detail="read-only file system")
+
+    async def restore_label(self, path: str) -> None:
+        """Give a path, and all below it, the SELinux label its place calls for, where SELinux is on."""
+        if self.live and self.exists("/sys/fs/selinux/enforce") and (restorecon := find_tool("restorecon")):
+            await run_tool([restorecon, "-R", path])
+
+    # -- tools ---------------------------------------------------------------------------------------------------------
+
+    def account_tool(self, tool: str) -> list[str] | None:
+        """Return the start of a command line that runs a shadow-utils program on this system's account database."""
+        found = find_tool(tool)
+        if found is None:
+            return None
+        return [found] if self.live else [found, "--root", self.root]
+
+    def own_tool(self, *names: str) -> list[str] | None:
+        """Return the start of a command line that runs a program inside the system itself, the first that it has.
+
+        A name with a space is a program and its first argument, as in ``busybox adduser``.
+        """
+        for name in names:
+            tool, *arguments = name.split(" ")
+            for directory in PATH.split(":"):
+                path = f"{directory}/{tool}"
+                if self.exists(path):
+                    return [*self._enter(), path, *arguments]
+        return None
+
+    def _enter(self) -> list[str]:
+        if self.live:
+            return []
+        return [find_tool("chroot") or "chroot", self.root]

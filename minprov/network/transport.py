@@ -1,0 +1,184 @@
+"""HTTP to the two platform addresses: the only module that imports aiohttp.
+
+Owns what one attempt may cost and when the next one is due; must not know what a body means. Plain HTTP, no proxies, no
+redirects, no compression, no cookies, bounded bodies: these addresses are link-local and answer for themselves
+(https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service, "Proxies").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Self
+
+from minprov import __version__
+from minprov.errors import ProvisioningError
+from minprov.network.deferred import deferred
+from minprov.network.retry import RETRY, AttemptFailed, Endpoint
+from minprov.network.routes import RouteWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from minprov.outcome.timeline import Timeline
+
+# aiohttp builds TLS contexts with all the system's certificates when it is imported: 40 ms for a program that speaks
+# plain HTTP only. OpenSSL reads the variable, and nothing else in this process uses it.
+os.environ.setdefault("SSL_CERT_FILE", "/dev/null")
+
+# What aiohttp's code and its libraries' would use for cookies, uploads, names beyond ASCII and other charsets. It is a
+# tenth of what the import takes.
+UNUSED = (
+    *("attr.converters", "attr.filters", "attr.validators", "charset_normalizer", "email.header", "html", "idna"),
+    *("mimetypes", "shlex", "uuid"),
+)
+with deferred(*UNUSED):
+    import aiohttp
+
+# JSON health has been answered with 201; waagent counts 205 and 206 as failures (`common/utils/restutil.py`).
+ACCEPTED_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED})
+USER_AGENT = f"minprov/{__version__}"
+MAX_BODY = 1 << 20
+ATTEMPT_LIMIT = 30.0  # seconds; Microsoft's advice for one call, azure-init#63
+CONNECT_LIMIT = 2.0
+READ_LIMIT = 10.0
+MAX_RETRY_AFTER = 60.0
+
+
+# aiohttp's own words are long, and name its classes.
+BROKEN_ANSWERS: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ClientPayloadError, "the body ended before it was complete"),
+    (aiohttp.ServerDisconnectedError, "the connection was closed without an answer"),
+    (aiohttp.ClientResponseError, "the answer is not HTTP"),
+    (aiohttp.InvalidURL, "the URL is not valid"),
+    (Exception, "the connection failed"),
+)
+
+
+class Transport:
+    """An HTTP client session; enter it in the event loop that uses it."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._routes = RouteWatch()
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        self._routes.__enter__()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT, sock_read=READ_LIMIT),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._routes.__exit__()
+        await self._session.close()
+
+    async def attempt(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        deadline: float,
+        body: bytes | None = None,
+    ) -> bytes:
+        """Make one request, which ends by the deadline, and return the body of an accepted GET.
+
+        Raises `AttemptFailed`.
+        """
+        start = self._timeline.now_ms()
+        outcome = "cancelled"
+        try:
+            contents = await self._request(endpoint, method, url, headers, deadline, body)
+            outcome = "accepted"
+        except AttemptFailed as failure:
+            outcome = str(failure.status or failure.error.data.get("detail"))
+            raise
+        else:
+            return contents
+        finally:
+            self._timeline.add(f"{endpoint.name} {method}", start, outcome)
+
+    async def _request(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        deadline: float,
+        body: bytes | None,
+    ) -> bytes:
+        start = time.monotonic()
+        new_route = self._routes.next_change
+        try:
+            async with (
+                asyncio.timeout_at(min(deadline, start + ATTEMPT_LIMIT)),
+                self._session.request(
+                    method,
+                    url,
+                    data=body,
+                    headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT, **headers},
+                    allow_redirects=False,
+                ) as response,
+            ):
+                if response.status not in ACCEPTED_STATUSES:
+                    raise _refused(endpoint, url, response)
+                if method == "POST":
+                    return b""  # what was accepted is accepted, whatever becomes of the rest of the answer
+                return await _read_bounded(endpoint, url, response)
+        except aiohttp.ServerTimeoutError as error:
+            connecting = str(error).startswith("Connection timeout")  # a class of its own only since aiohttp 3.10
+            reason = endpoint.connect_timed_out if connecting else endpoint.read_timed_out
+            limit = CONNECT_LIMIT if connecting else READ_LIMIT
+            raise AttemptFailed(ProvisioningError(reason, url=url, detail=f"no answer in {limit:g} s")) from error
+        except TimeoutError as error:
+            detail = f"no complete answer in {time.monotonic() - start:.1f} s"
+            raise AttemptFailed(ProvisioningError(endpoint.read_timed_out, url=url, detail=detail)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _disconnected(endpoint, url, error, new_route) from error
+
+
+async def _read_bounded(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY:
+            detail = f"body longer than {MAX_BODY} bytes"
+            raise AttemptFailed(ProvisioningError(endpoint.refused, url=url, detail=detail))
+    return bytes(body)
+
+
+def _refused(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> AttemptFailed:
+    after = response.headers.get("Retry-After", "")
+    return AttemptFailed(
+        ProvisioningError(endpoint.refused, http_code=response.status, url=url),
+        status=response.status,
+        final=response.status in endpoint.final_statuses or 300 <= response.status < 400,
+        delay=min(float(after), MAX_RETRY_AFTER) if after.isdecimal() else None,
+    )
+
+
+def _disconnected(
+    endpoint: Endpoint, url: str, error: aiohttp.ClientError | OSError, new_route: asyncio.Event
+) -> AttemptFailed:
+    number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
+    detail = os.strerror(number) if number else next(text for kind, text in BROKEN_ANSWERS if isinstance(error, kind))
+    hint = None
+    if number == errno.EACCES:
+        hint = "systemd-imdsd may have locked the address behind a prohibit route, or a firewall admits root only"
+    failed = ProvisioningError(endpoint.connection_failed, url=url, detail=detail, hint=hint)
+    if number == errno.ENETUNREACH:
+        return AttemptFailed(failed, delay=RETRY.without_route, sooner=new_route)
+    return AttemptFailed(failed)

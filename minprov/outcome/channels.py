@@ -1,0 +1,71 @@
+"""Tell of the outcome on this side of the wire: a file, the serial console, the host's KVP pool.
+
+Any of these may be missing, full, locked or stuck, most of all when a run fails. So each is given a moment, and what
+goes wrong with it is logged and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from contextlib import suppress
+from functools import partial
+
+from minprov.config import Options
+from minprov.errors import ProvisioningError
+from minprov.machine.blocking import in_thread
+from minprov.machine.child_process import in_child_process
+from minprov.machine.markers import REPORT
+from minprov.machine.system import System
+from minprov.outcome import kvp
+from minprov.outcome.result import Result, to_document
+
+logger = logging.getLogger(__name__)
+
+LIMIT = 1.5
+"""Seconds for each; a run that is terminated has two in all."""
+KVP_KEY = "PROVISIONING_REPORT"
+
+
+async def store_report(system: System, options: Options, result: Result) -> None:
+    """Keep the report in the state directory."""
+    contents = json.dumps(to_document(result), indent=2).encode() + b"\n"
+    try:
+        async with asyncio.timeout(LIMIT):
+            await system.replace(f"{options.state_dir}/{REPORT}", contents, mode=0o600)
+    except (ProvisioningError, TimeoutError) as error:
+        logger.warning("report not stored: %s", str(error) or f"no answer in {LIMIT:g} s")
+
+
+async def write_console(options: Options, line: str) -> None:
+    """Write one line to the serial console, where there is one."""
+    if options.console:
+        with suppress(OSError):
+            async with asyncio.timeout(LIMIT):
+                await in_child_process(
+                    partial(_write_line, options.console, f"minprov: {line}\r\n".encode(errors="replace"))
+                )
+
+
+async def tell_host(options: Options, report: str) -> None:
+    """Put the report in the host's pool, where there is one."""
+    if options.kvp_pool:
+        try:
+            async with asyncio.timeout(LIMIT):
+                await in_thread(kvp.put, options.kvp_pool, KVP_KEY, report)
+        except FileNotFoundError:
+            logger.debug("no KVP pool")
+        except OSError as error:
+            logger.warning("no report in the KVP pool: %s", str(error) or f"no answer in {LIMIT:g} s")
+
+
+def _write_line(console: str, line: bytes) -> None:
+    # What a console does not take at once is not worth waiting for: nobody may be reading. To close it may still take
+    # half a minute, when the other end of a serial line holds it up.
+    descriptor = os.open(console, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)

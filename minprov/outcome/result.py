@@ -1,0 +1,136 @@
+"""What a run came to, as a value and as the JSON document of `minprov/result/1`."""
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from minprov import __version__
+from minprov.actions import Policy
+from minprov.errors import ProvisioningError
+from minprov.model import Secret
+
+if TYPE_CHECKING:
+    from minprov.outcome.timeline import Span
+    from minprov.plan import Plan
+
+SCHEMA = "minprov/result/1"
+
+
+class State(Enum):
+    """What became of an action."""
+
+    PLANNED = "planned"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    OFF = "off"
+
+
+class ActionResult(NamedTuple):
+    """What became of a step, in words that hold no secret; `error` is there when it failed."""
+
+    action: str
+    target: str
+    policy: Policy
+    state: State
+    detail: str
+    error: ProvisioningError | None = None
+
+
+class Outcome(Enum):
+    """How a run ended."""
+
+    PLANNED = "planned"
+    PROVISIONED = "provisioned"
+    ALREADY_PROVISIONED = "already-provisioned"
+    FAILED = "failed"
+
+
+class SourceState(Enum):
+    """What became of asking a source."""
+
+    FOUND = "found"
+    MISSING = "missing"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Source(NamedTuple):
+    """A source's state and the reason for it in a person's words."""
+
+    state: SourceState
+    detail: str
+
+
+NOT_ASKED = Source(state=SourceState.SKIPPED, detail="not asked")
+
+
+class Result:
+    """Filled in as the run goes on, so that a report can be made of it at any moment."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Outcome = Outcome.FAILED,
+        vm_id: str | None = None,
+        spans: "list[Span] | None" = None,
+        error: ProvisioningError | None = None,
+    ) -> None:
+        self.outcome = outcome
+        self.vm_id = vm_id
+        self.media = self.imds = self.goal_state = NOT_ASKED
+        self.plan: Plan | None = None
+        self.actions: tuple[ActionResult, ...] = ()
+        self.reported: str | None = None
+        self.channel: str | None = None
+        self.attempts = 0
+        self.spans = spans if spans is not None else []
+        self.error = error
+
+
+def to_document(result: Result) -> dict[str, Any]:
+    """Return the result as the JSON document that `--json` prints and report.json holds; it shows no secret."""
+    error = result.error
+    return {
+        "schema": SCHEMA,
+        "outcome": result.outcome.value,
+        "version": __version__,
+        "vm_id": result.vm_id,
+        "sources": {
+            name: {"state": source.state.value, "detail": source.detail}
+            for name, source in (("media", result.media), ("imds", result.imds), ("goal_state", result.goal_state))
+        },
+        "properties": shown_properties(result.plan) if result.plan else {},
+        "differences": list(result.plan.differences) if result.plan else [],
+        "actions": [
+            {
+                "action": action.action,
+                "target": action.target,
+                "state": action.state.value,
+                "policy": action.policy.value,
+                "detail": action.detail,
+            }
+            for action in result.actions
+        ],
+        "health": {"reported": result.reported, "channel": result.channel, "attempts": result.attempts},
+        "timings": [
+            {"name": span.name, "start_ms": span.start_ms, "end_ms": span.end_ms}
+            | ({"outcome": span.outcome} if span.outcome else {})
+            for span in result.spans
+        ],
+        "error": error and {"reason": error.reason.phrase, "data": error.data, "exit_status": error.reason.exit_status},
+    }
+
+
+def shown_properties(plan: "Plan") -> dict[str, dict[str, Any]]:
+    """Return the properties that have a value, each with the value as it may be shown and its source."""
+    chosen = {name: found for name, found in plan.properties._asdict().items() if found is not None}
+    return {name: {"value": _shown(found.value), "from": found.source} for name, found in chosen.items()}
+
+
+def _shown(value: object) -> object:
+    # customData often holds credentials: its size is all that is ever shown.
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Secret) else value
