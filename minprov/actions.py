@@ -21,6 +21,13 @@ class Policy(Enum):
     OFF = "off"
 
 
+class Phase(Enum):
+    """When a step is due. What comes after Ready cannot forbid it: such a step is never `required`."""
+
+    BEFORE_READY = "before Ready"
+    AFTER_READY = "after Ready"
+
+
 class CheckProxyAgent(NamedTuple):
     """Make sure that the guest proxy agent the VM was created with is there and ready."""
 

@@ -82,10 +82,11 @@ class Options(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """The field of `Options` that a TOML key sets, and what it means."""
+    """The field of `Options` that a TOML key sets, what it means, and whether it is for a step after Ready."""
 
     field: str
     help: str
+    after_ready: bool = False
 
 
 SETTINGS = {
@@ -107,7 +108,9 @@ SETTINGS = {
     "sources.wireserver-url": Setting("wireserver_url", "Base URL of WireServer."),
     "hostname.policy": Setting("hostname", "Set the hostname."),
     "hostname.publish": Setting(
-        "hostname_publish", "Have a DHCP client that started before the hostname was set send it again, after Ready."
+        "hostname_publish",
+        "Have a DHCP client that started before the hostname was set send it again, after Ready.",
+        after_ready=True,
     ),
     "user.policy": Setting("user", "Create or adopt the administrator's account."),
     "user.shell": Setting("shell", "Login shell of a new account; /bin/sh where it does not exist."),
@@ -133,10 +136,16 @@ SETTINGS = {
         "custom_data_missing", "When IMDS says that there is customData and no media delivers it."
     ),
     "ovf-env.policy": Setting("ovf_env", "Keep the ovf-env, its password redacted."),
-    "eject.policy": Setting("eject", "Eject the provisioning media when it was applied."),
+    "eject.policy": Setting("eject", "Eject the provisioning media, after Ready.", after_ready=True),
     "report.console": Setting("console", "Where the outcome is written as one line; an empty string: nowhere."),
     "report.kvp-pool": Setting("kvp_pool", "Hyper-V's guest-to-host pool; used where the file exists."),
 }
+
+
+def choices_of(setting: Setting) -> list[Enum]:
+    """Return what a setting of an enumeration may be: a step after Ready cannot be required."""
+    kinds = type(Options._field_defaults[setting.field])
+    return [member for member in kinds if not (setting.after_ready and member is Policy.REQUIRED)]
 
 
 def load(path: str | None = None, **flags: object) -> Options:
@@ -201,10 +210,12 @@ def _convert(file: str, key: str, value: object) -> object:
     expected: str
     if isinstance(default, Enum):
         kinds = type(default)
-        choices = [member.value for member in kinds]
+        choices = [member.value for member in choices_of(SETTINGS[key])]
         if value in choices:
             return kinds(value)
         expected = "one of " + ", ".join(choices)
+        if value == Policy.REQUIRED.value and kinds is Policy:
+            expected += ", since it comes after Ready, which it could not forbid"
     elif isinstance(default, tuple):
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)

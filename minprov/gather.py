@@ -13,13 +13,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from minprov.config import Options
-from minprov.discs.reading import Read, Reading
+from minprov.discs.reading import Reading, ReadMedia
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
-from minprov.model import Evidence, GoalState, InstanceMetadata, Secret
+from minprov.model import Evidence, GoalState, InstanceMetadata
 from minprov.outcome.result import Result, Source, SourceState
 from minprov.outcome.timeline import Timeline
-from minprov.ovf import parse_ovf_env, redact
 from minprov.plan import is_complete, needs_source
 from minprov.sources.imds import fetch_instance
 from minprov.wire import fetch_goal_state
@@ -154,7 +153,7 @@ class Sources:
     async def _read_media(self) -> Evidence | None:
         try:
             with self._timeline.span("media"):
-                ovf_env, password_hash, custom_data, device, detail = await self._end_reading()
+                media = await self._end_reading()
         except (ProvisioningError, ChildProcessError, TimeoutError) as failure:
             error = failure
             if not isinstance(error, ProvisioningError):
@@ -163,19 +162,19 @@ class Sources:
             self._result.media = _failed(error)
             self._media_error = error
             return None
-        logger.info("media: %s", detail)
-        self._result.media = Source(state=SourceState.FOUND, detail=detail)
+        logger.info("media: %s", media.detail)
+        self._result.media = Source(state=SourceState.FOUND, detail=media.detail)
         return Evidence(
-            ovf=parse_ovf_env(ovf_env),
-            password_hash=None if password_hash is None else Secret(password_hash),
-            redacted_ovf_env=redact(ovf_env),
-            custom_data_bin=custom_data,
-            device=device,
+            ovf=media.ovf,
+            password_hash=media.password_hash,
+            redacted_ovf_env=media.redacted_ovf_env,
+            custom_data_bin=media.custom_data,
+            device=media.device,
         )
 
-    async def _end_reading(self) -> Read:
+    async def _end_reading(self) -> ReadMedia:
         """Return what was read; a drive is not given up while there is nothing to go on with in its place."""
-        reading = asyncio.create_task(self._reading.end())
+        reading = asyncio.create_task(self._reading.media())
         try:
             if needs_source(self._options):
                 await asyncio.wait({reading, self._instance}, return_when=asyncio.FIRST_COMPLETED)
@@ -217,8 +216,7 @@ async def find_drive(options: Options) -> str | None:
         async with asyncio.timeout(MEDIA_LIMIT):
             reading = Reading(options)
             reading.limit_wait(0.0)
-            *_, device, _ = await reading.end()
-            return device
+            return (await reading.media()).device
     return None
 
 

@@ -35,7 +35,7 @@ def parse_instance(data: bytes) -> InstanceMetadata:
     root = _Section(_parse_object(data), "")
     compute = root.section("compute")
     if compute.is_empty():
-        raise ProvisioningError(Reason.IMDS_INVALID, key="compute", problem="missing or empty")
+        raise ProvisioningError(Reason.IMDS_INVALID, key="compute", detail="missing or empty")
     profile = compute.section("osProfile")
     extended = root.section("extended").section("compute")
     computer_name = profile.text("computerName")
@@ -54,13 +54,13 @@ def parse_instance(data: bytes) -> InstanceMetadata:
 
 def _parse_object(data: bytes) -> dict[str, object]:
     if len(data) > MAX_BYTES:
-        raise ProvisioningError(Reason.IMDS_PARSE, problem=f"longer than {MAX_BYTES} bytes")
+        raise ProvisioningError(Reason.IMDS_PARSE, detail=f"longer than {MAX_BYTES} bytes")
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, a number or nesting beyond Python's limits
-        raise ProvisioningError(Reason.IMDS_PARSE, problem=error) from error
+        raise ProvisioningError(Reason.IMDS_PARSE, detail=error) from error
     if not isinstance(document, dict):
-        raise ProvisioningError(Reason.IMDS_PARSE, problem="not a JSON object")
+        raise ProvisioningError(Reason.IMDS_PARSE, detail="not a JSON object")
     return document
 
 
@@ -105,7 +105,7 @@ class _Section:
 
     def error(self, name: str, problem: str, value: str | None = None) -> ProvisioningError:
         shown = None if value is None else excerpt(value)
-        return ProvisioningError(Reason.IMDS_INVALID, key=self._path + name, problem=problem, value=shown)
+        return ProvisioningError(Reason.IMDS_INVALID, key=self._path + name, detail=problem, value=shown)
 
     def section(self, name: str) -> _Section:
         value = self._value.get(name)

@@ -43,7 +43,7 @@ def parse_ovf_env(data: bytes) -> OvfEnv:
     environment = parse_document(data, AZURE_NAMESPACE, malformed=Reason.OVF_PARSE, invalid=Reason.OVF_INVALID)
     section = environment.child("ProvisioningSection")
     if section is None:
-        raise ProvisioningError(Reason.OVF_FOREIGN, element="ProvisioningSection", problem="missing")
+        raise ProvisioningError(Reason.OVF_FOREIGN, element="ProvisioningSection", detail="missing")
     linux = section.required("LinuxProvisioningConfigurationSet")
     platform = environment.optional("PlatformSettingsSection").optional("PlatformSettings")
     username = linux.optional("UserName").text()
@@ -117,7 +117,7 @@ def _password(element: Node) -> Secret | None:
     elif len(password.encode()) > PASSWORD_MAX_BYTES:
         problem = f"must have at most {PASSWORD_MAX_BYTES} bytes"
     if problem:
-        raise ProvisioningError(Reason.INVALID_PASSWORD, problem=problem)
+        raise ProvisioningError(Reason.INVALID_PASSWORD, detail=problem)
     return Secret(password)
 
 

@@ -16,6 +16,7 @@ from minprov.actions import (
     EnsureUser,
     ExecuteCustomData,
     GrantSudo,
+    Phase,
     Policy,
     PublishHostname,
     SetHostname,
@@ -32,12 +33,13 @@ T = TypeVar("T")
 
 
 class Step(NamedTuple):
-    """An action with its name and target for people, carried out unless the policy is `Policy.OFF`."""
+    """An action with its name and target for people, carried out in its phase unless the policy is `Policy.OFF`."""
 
     name: str
     target: str
     policy: Policy
     action: Action
+    phase: Phase = Phase.BEFORE_READY
 
 
 class Plan(NamedTuple):
@@ -85,7 +87,7 @@ def plan_provisioning(evidence: Evidence, options: Options) -> Plan:
 
 def plan_ejection(device: str, options: Options) -> Step:
     """Return the step that gives the disc back, which is due once everything else is on record as applied."""
-    return Step("eject-media", device, options.eject, EjectMedia(device=device))
+    return Step("eject-media", device, options.eject, EjectMedia(device=device), Phase.AFTER_READY)
 
 
 def _refuse_preprovisioned(evidence: Evidence) -> None:
@@ -170,7 +172,8 @@ def _plan_steps(properties: Properties, evidence: Evidence, options: Options) ->
     if properties.hostname:
         hostname = properties.hostname.value
         yield Step("set-hostname", "/etc/hostname", options.hostname, SetHostname(hostname=hostname))
-        yield Step("publish-hostname", "DHCP", options.hostname_publish, PublishHostname(hostname=hostname))
+        publish = PublishHostname(hostname=hostname)
+        yield Step("publish-hostname", "DHCP", options.hostname_publish, publish, Phase.AFTER_READY)
     if properties.username:
         yield from _plan_account(properties.username.value, properties, evidence, options)
     yield from _plan_documents(properties, evidence, options)

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minprov import __version__
-from minprov.actions import EjectMedia, PublishHostname
+from minprov.actions import Phase, PublishHostname
 from minprov.apply import apply, first_required_failure, preview
 from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
@@ -52,7 +52,6 @@ GOAL_STATE_GRACE = 1.0
 """Seconds Ready waits for the answer that is under way: to ask anew would take no less, and load the platform twice."""
 EJECT_LIMIT = 5.0
 PUBLISH_LIMIT = 15.0
-LATE = (EjectMedia, PublishHostname)
 SLACK = 0.5
 """Seconds after which the deadline ends what has not ended by it: what knows the deadline itself can say more."""
 AGENT = f"minprov/{__version__}"
@@ -171,7 +170,7 @@ class Run:
         return plan
 
     async def _apply(self, steps: Sequence[Step]) -> None:
-        now = [step for step in steps if not isinstance(step.action, LATE)]
+        now = [step for step in steps if step.phase is Phase.BEFORE_READY]
         self.result.actions += await apply(now, self._system, self._timeline)
         if error := first_required_failure(self.result.actions):
             raise error

@@ -95,3 +95,14 @@ def test_a_url_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(ProvisioningError) as caught:
         load(imds_url=url)
     assert caught.value.data["key"] == "sources.imds-url"
+
+
+@pytest.mark.parametrize("key", [key for key, setting in SETTINGS.items() if setting.after_ready])
+def test_a_step_that_comes_after_ready_cannot_be_required(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "minprov.toml"
+    file.write_text(f'{key} = "required"\n')
+    with pytest.raises(ProvisioningError) as error:
+        load(str(file))
+    assert error.value.reason is Reason.CONFIG_INVALID
+    assert error.value.data["key"] == key
+    assert "after Ready" in error.value.data["detail"]

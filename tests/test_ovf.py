@@ -315,15 +315,15 @@ def test_what_is_no_acceptable_xml_is_refused(data: bytes) -> None:
 def test_document_at_the_bounds_is_read_and_beyond_them_refused() -> None:
     largest = ovf_env() + b" " * (MAX_BYTES - len(ovf_env()))
     assert parse_ovf_env(largest).hostname == "vm"
-    assert "larger" in refusal(largest + b" ").data["problem"]
+    assert "larger" in refusal(largest + b" ").data["detail"]
     marks = ovf_env().count(b"<") + ovf_env().count(b"=")
     busiest = ovf_env(HOST + "<x/>" * (MAX_MARKUP - marks))
     assert parse_ovf_env(busiest).hostname == "vm"
-    assert "larger" in refusal(busiest.replace(b"<x/>", b"<x a=''/>", 1)).data["problem"]
+    assert "larger" in refusal(busiest.replace(b"<x/>", b"<x a=''/>", 1)).data["detail"]
     longest = "x" * 128
     assert parse_ovf_env(ovf_env(f"{HOST}<x xmlns='{longest}'/>")).hostname == "vm"
     for quote in "'\"":
-        assert "larger" in refusal(ovf_env(f"{HOST}<x xmlns:p={quote}{longest}x{quote}/>")).data["problem"]
+        assert "larger" in refusal(ovf_env(f"{HOST}<x xmlns:p={quote}{longest}x{quote}/>")).data["detail"]
 
 
 def test_azures_largest_document_is_within_the_bounds() -> None:

@@ -144,7 +144,7 @@ def test_last_fields_are_left_out_when_all_are_short() -> None:
     assert 0 < len(kept) - 6 < 100
 
 
-KEYS = st.sampled_from(["stderr", "path", "element", "problem", "value", "command", "errno"])
+KEYS = st.sampled_from(["stderr", "path", "element", "detail", "value", "command", "errno"])
 
 
 @given(

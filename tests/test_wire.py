@@ -74,7 +74,7 @@ def test_missing_or_empty_element_is_named(element: str, damaged: Callable[[str]
 
 def test_role_instance_list_without_an_instance_is_said_to_be_so() -> None:
     error = refusal(emptied("RoleInstanceList"))
-    assert error.data == {"element": "RoleInstanceList", "problem": "has no RoleInstance"}
+    assert error.data == {"element": "RoleInstanceList", "detail": "has no RoleInstance"}
 
 
 @pytest.mark.parametrize("element", ["Incarnation", "Container", "ContainerId", "RoleInstanceList", "InstanceId"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
@@ -12,17 +13,31 @@ from minprov.errors import ProvisioningError, Reason
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Why there is no disc to read.
-NO_DEVICE = "no device"
-NO_MEDIUM = "no medium"
-NOT_READY = "drive not ready"
 
-ERRNO_DETAILS = {
-    errno.ENOENT: NO_DEVICE,
-    errno.ENOTDIR: NO_DEVICE,
-    errno.ENXIO: NO_DEVICE,
-    errno.ENODEV: NO_DEVICE,
-    errno.ENOMEDIUM: NO_MEDIUM,
+class Lack(Enum):
+    """What there is none of where no media was found, from what tells least to what tells most."""
+
+    DEVICE = "no device"
+    VOLUME = "no UDF or ISO 9660 volume"
+    MEDIUM = "no medium"
+    READINESS = "drive not ready"
+    OVF_ENV = "no ovf-env.xml"
+
+
+class MediaNotFoundError(ProvisioningError):
+    """MEDIA_NOT_FOUND, with what is lacking."""
+
+    def __init__(self, path: str, lack: Lack, **data: object) -> None:
+        super().__init__(Reason.MEDIA_NOT_FOUND, path=path, detail=lack.value, **data)
+        self.lack = lack
+
+
+LACKS = {
+    errno.ENOENT: Lack.DEVICE,
+    errno.ENOTDIR: Lack.DEVICE,
+    errno.ENXIO: Lack.DEVICE,
+    errno.ENODEV: Lack.DEVICE,
+    errno.ENOMEDIUM: Lack.MEDIUM,
 }
 
 
@@ -46,12 +61,7 @@ def opened(path: str, flags: int = 0) -> Iterator[int]:
 
 def media_error(error: OSError, path: str) -> ProvisioningError:
     """Translate an operating system error on media or on the drive that should have it."""
-    if error.errno in ERRNO_DETAILS:
-        return not_found(path, ERRNO_DETAILS[error.errno])
+    if error.errno in LACKS:
+        return MediaNotFoundError(path, LACKS[error.errno])
     reason = Reason.NOT_PERMITTED if isinstance(error, PermissionError) else Reason.MEDIA_UNREADABLE
-    return ProvisioningError(reason, path=path, error=error.strerror)
-
-
-def not_found(path: str, detail: str) -> ProvisioningError:
-    """Build the error for media that is not there."""
-    return ProvisioningError(Reason.MEDIA_NOT_FOUND, path=path, detail=detail)
+    return ProvisioningError(reason, path=path, detail=error.strerror)

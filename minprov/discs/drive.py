@@ -9,14 +9,13 @@ import fcntl
 import os
 from contextlib import suppress
 
-from minprov.discs.access import NO_MEDIUM, NOT_READY, media_error, not_found, opened
-from minprov.errors import ProvisioningError, Reason
+from minprov.discs.access import Lack, MediaNotFoundError, media_error, opened
 
 CDROM_EJECT, CDROM_DRIVE_STATUS, CDROM_LOCK_DOOR = 0x5309, 0x5326, 0x5329
 CDSL_CURRENT = 0x7FFFFFFF
 
 
-STATUS_FAULTS = {1: NO_MEDIUM, 2: NO_MEDIUM, 3: NOT_READY}  # no disc, tray open, drive not ready
+LACKS = {1: Lack.MEDIUM, 2: Lack.MEDIUM, 3: Lack.READINESS}  # no disc, tray open, drive not ready
 
 
 def holds_disc(device: str) -> bool:
@@ -29,9 +28,7 @@ def holds_disc(device: str) -> bool:
     try:
         with opened(device, os.O_NONBLOCK) as descriptor:
             require_disc(device, descriptor)
-    except ProvisioningError as fault:
-        if fault.reason is not Reason.MEDIA_NOT_FOUND:
-            raise
+    except MediaNotFoundError:
         return False
     return True
 
@@ -61,5 +58,5 @@ def require_disc(path: str, descriptor: int) -> None:
     """
     with suppress(OSError):
         status = fcntl.ioctl(descriptor, CDROM_DRIVE_STATUS, CDSL_CURRENT)
-        if status in STATUS_FAULTS:
-            raise not_found(path, STATUS_FAULTS[status])
+        if status in LACKS:
+            raise MediaNotFoundError(path, LACKS[status])

@@ -42,10 +42,10 @@ def read_files(device: str, file_system: str, limits: Mapping[str, int]) -> dict
     try:
         child = subprocess.run(argv, env=environment, capture_output=True, check=False)
     except OSError as error:
-        raise ProvisioningError(Reason.MEDIA_UNREADABLE, path=device, error=error.strerror) from error
+        raise ProvisioningError(Reason.MEDIA_UNREADABLE, path=device, detail=error.strerror) from error
     if child.returncode:
         answer = child.stderr.decode(errors="replace").strip() or f"status {child.returncode}"
-        raise ProvisioningError(Reason.MEDIA_UNREADABLE, path=device, error=answer)
+        raise ProvisioningError(Reason.MEDIA_UNREADABLE, path=device, detail=answer)
     files = {}
     output = child.stdout
     for name in limits:

@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.discs import iso9660, udf
-from minprov.discs.access import media_error, not_found, opened
+from minprov.discs.access import Lack, MediaNotFoundError, media_error, opened
 from minprov.discs.drive import require_disc
 from minprov.discs.volume import Contents
 from minprov.errors import ProvisioningError, Reason
@@ -29,8 +29,6 @@ LIMITS = {OVF_ENV: 1 << 20, CUSTOM_DATA: 128 << 10}
 
 OPTICAL_FILE_SYSTEMS = ("udf", "iso9660")
 
-NO_VOLUME = "no UDF or ISO 9660 volume"
-NO_OVF_ENV = f"no {OVF_ENV}"
 
 # The volume recognition sequence of ECMA-167 2/8 and ECMA-119 6.7.1: from byte 32768, one structure for each sector of
 # 2048 bytes or more, its standard identifier at byte 1.
@@ -78,7 +76,7 @@ def read_media(path: str) -> Media:
         else:
             raise ProvisioningError(Reason.MEDIA_UNSUPPORTED, path=path, feature="not a device, file or directory")
     if OVF_ENV not in contents.files:
-        raise ProvisioningError(Reason.MEDIA_NOT_FOUND, path=path, detail=NO_OVF_ENV, volume=contents.volume)
+        raise MediaNotFoundError(path, Lack.OVF_ENV, volume=contents.volume)
     return Media(
         ovf_env=contents.files[OVF_ENV],
         custom_data=contents.files.get(CUSTOM_DATA),
@@ -98,7 +96,7 @@ def _read_volume(path: str, descriptor: int) -> Contents:
     if b"CD001" in standards:
         readers.append(iso9660.read_files)
     if not readers:
-        raise not_found(path, NO_VOLUME)
+        raise MediaNotFoundError(path, Lack.VOLUME)
     size = os.lseek(descriptor, 0, os.SEEK_END)
     faults = []
     for read_files in readers:
@@ -125,7 +123,7 @@ def _read_through_kernel(path: str, refusal: ProvisioningError) -> Contents:
         try:
             files = kernel_mount.read_files(path, file_system, LIMITS)
         except ProvisioningError as error:
-            answers.append(f"{file_system}: {error.data['error']}")
+            answers.append(f"{file_system}: {error.data['detail']}")
         else:
             return Contents(files=files, volume=f"{file_system} by the kernel, for the reader: {refusal}")
     raise ProvisioningError(refusal.reason, **refusal.data, kernel="; ".join(answers)) from refusal
@@ -176,7 +174,7 @@ def _reader(path: str, descriptor: int) -> Read:
                 piece = os.pread(descriptor, size - len(data), offset + len(data))
             except OSError as error:
                 raise ProvisioningError(
-                    Reason.MEDIA_UNREADABLE, path=path, offset=offset + len(data), error=error.strerror
+                    Reason.MEDIA_UNREADABLE, path=path, offset=offset + len(data), detail=error.strerror
                 ) from error
             if not piece:
                 break

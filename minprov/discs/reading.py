@@ -1,9 +1,9 @@
 """The provisioning media, read by a process of its own: a drive may block for ever.
 
 Reading is the first thing that a run starts, before it imports what it will need, and it imports the readers where they
-are needed: so the drive is awaited, the disc read, and the password on it hashed, while the program is still being
-loaded. At that time the kernel may not even know of the drive, so how long to wait for one is said later, when there is
-something to go on with in its place.
+are needed: so the drive is awaited, the disc read, its ovf-env parsed, and the password in it hashed, while the program
+is still being loaded. At that time the kernel may not even know of the drive, so how long to wait for one is said
+later, when there is something to go on with in its place.
 """
 
 from __future__ import annotations
@@ -11,17 +11,32 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from typing import TypeAlias
+from typing import Any, NamedTuple
 
 from minprov.config import Options
 from minprov.machine.child_process import ChildProcess
-
-# The ovf-env, the hash of its password, customData if it is a file of its own, the device to eject, and where all that
-# was: see `media.Media`.
-Read: TypeAlias = tuple[bytes, str | None, bytes | None, str | None, str]
+from minprov.model import OvfEnv, Secret, SshPublicKey
 
 
-class Reading(ChildProcess[Read]):
+class ReadMedia(NamedTuple):
+    """What was on the media, and where that was; its ovf-env is parsed, and no part of this shows in `repr`."""
+
+    ovf: OvfEnv
+    password_hash: Secret | None
+    """Of the password in `ovf`."""
+    redacted_ovf_env: bytes
+    custom_data: bytes | None
+    """Where it is a file of its own."""
+    device: str | None
+    """The block device to eject; None for a file or a directory."""
+    detail: str
+    """Such as "/dev/sr0, UDF 1.02"."""
+
+    def __repr__(self) -> str:
+        return f"ReadMedia(device={self.device!r}, detail={self.detail!r})"
+
+
+class Reading(ChildProcess[tuple[Any, ...]]):
     """The search for the media that the options name, or else for a drive that has it, under way."""
 
     def __init__(self, options: Options) -> None:
@@ -36,15 +51,34 @@ class Reading(ChildProcess[Read]):
         """Wait for media that is not there, or cannot be read yet, so many seconds more."""
         self._give_up_at[0] = time.monotonic() + seconds
 
-    def _read(self, paths: tuple[str, ...]) -> Read:
+    async def media(self) -> ReadMedia:
+        """Return what was read; raises as `ChildProcess.end` does."""
+        fields, password_hash, *others = await self.end()
+        keys = tuple(SshPublicKey(*key) for key in fields["ssh_public_keys"])
+        ovf = OvfEnv(**(fields | {"password": _secret(fields["password"]), "ssh_public_keys": keys}))
+        return ReadMedia(ovf, _secret(password_hash), *others)
+
+    def _read(self, paths: tuple[str, ...]) -> tuple[Any, ...]:
+        """Be the child: read, and return the fields of `ReadMedia` as values that `marshal` knows."""
         from minprov.discs.search import find_media
         from minprov.formats.sha_crypt import new_salt, sha512_crypt
-        from minprov.ovf import parse_ovf_env
+        from minprov.ovf import parse_ovf_env, redact
+
+        documents: list[OvfEnv] = []
+
+        def accept(ovf_env: bytes) -> None:
+            documents.append(parse_ovf_env(ovf_env))
 
         def give_up() -> bool:
             return time.monotonic() >= self._give_up_at[0] or os.getppid() != self._program
 
-        media = find_media(paths, accept=parse_ovf_env, give_up=give_up)
-        password = parse_ovf_env(media.ovf_env).password
-        password_hash = sha512_crypt(password, new_salt()) if password else None
-        return media.ovf_env, password_hash, media.custom_data, media.device, media.detail
+        media = find_media(paths, accept=accept, give_up=give_up)
+        ovf = documents[-1]
+        password_hash = sha512_crypt(ovf.password, new_salt()) if ovf.password else None
+        keys = tuple(tuple(key) for key in ovf.ssh_public_keys)
+        fields = ovf._asdict() | {"password": ovf.password and ovf.password.reveal(), "ssh_public_keys": keys}
+        return fields, password_hash, redact(media.ovf_env), media.custom_data, media.device, media.detail
+
+
+def _secret(text: str | None) -> Secret | None:
+    return None if text is None else Secret(text)

@@ -11,8 +11,8 @@ import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from minprov.discs.access import NO_DEVICE, NO_MEDIUM, NOT_READY, media_error, not_found, opened
-from minprov.discs.reader import NO_OVF_ENV, NO_VOLUME, OPTICAL_FILE_SYSTEMS, Media, read_media
+from minprov.discs.access import Lack, MediaNotFoundError, media_error, opened
+from minprov.discs.reader import OPTICAL_FILE_SYSTEMS, Media, read_media
 from minprov.errors import ProvisioningError, Reason
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 DRIVE_NAMES = ("sr[0-9]", "hd[c-z]", "cdrom[0-9]", "cd[0-9]", "vd[b-z]")
 POLL_INTERVAL = 0.1
 
-# Why media was not found, the least informative first.
-DETAILS = (NO_DEVICE, NO_VOLUME, NO_MEDIUM, NOT_READY, NO_OVF_ENV)
+# What a drive that is late, or that is still loading, may have in a moment.
+LACKING_FOR_NOW = frozenset({Lack.DEVICE, Lack.MEDIUM, Lack.READINESS})
 
 
 class Surroundings(NamedTuple):
@@ -63,7 +63,7 @@ def find_media(
                 media = read_media(path)
             except ProvisioningError as fault:
                 faults[path] = fault
-                if not _may_pass(fault):
+                if not _is_worth_waiting(fault):
                     final[path] = fault
                 continue
             try:
@@ -75,7 +75,7 @@ def find_media(
                 continue
             return media if device is None else media._replace(device=device)
         if give_up() or (paths and final.keys() >= set(paths)):
-            raise max(faults.values(), key=_weight, default=not_found(surroundings.dev, NO_DEVICE))
+            raise max(faults.values(), key=_weight, default=MediaNotFoundError(surroundings.dev, Lack.DEVICE))
         surroundings.pause(POLL_INTERVAL)
 
 
@@ -108,9 +108,10 @@ def _mounted(mountinfo: str) -> Iterator[tuple[str, str | None]]:
             yield os.fsdecode(mount_point), os.fsdecode(source) if source.startswith(b"/") else None
 
 
-def _may_pass(fault: ProvisioningError) -> bool:
+def _is_worth_waiting(fault: ProvisioningError) -> bool:
     """Tell whether waiting may cure a fault."""
-    return fault.reason is Reason.MEDIA_UNREADABLE or fault.data.get("detail") in (NO_DEVICE, NO_MEDIUM, NOT_READY)
+    lacking = isinstance(fault, MediaNotFoundError) and fault.lack in LACKING_FOR_NOW
+    return lacking or fault.reason is Reason.MEDIA_UNREADABLE
 
 
 def _weight(fault: ProvisioningError) -> tuple[int, int]:
@@ -123,5 +124,4 @@ def _weight(fault: ProvisioningError) -> tuple[int, int]:
         Reason.MEDIA_UNSUPPORTED,
         Reason.MEDIA_CORRUPT,
     )
-    detail = fault.data.get("detail")
-    return order.index(fault.reason), DETAILS.index(detail) if detail in DETAILS else 0
+    return order.index(fault.reason), list(Lack).index(fault.lack) if isinstance(fault, MediaNotFoundError) else 0

@@ -75,7 +75,7 @@ def normalise_keys(text: str, where: str | None = None) -> tuple[str, ...]:
     where = where and excerpt(where, 128)
     if len(text) > MAX_CHARACTERS:
         problem = f"it has more than {MAX_CHARACTERS} characters"
-        raise ProvisioningError(Reason.INVALID_SSH_KEY, where=where, problem=problem)
+        raise ProvisioningError(Reason.INVALID_SSH_KEY, where=where, detail=problem)
     lines = [line.strip() for line in LINE_BREAK.split(text.removeprefix("\N{BYTE ORDER MARK}"))]
     keys = []
     end = 0
@@ -92,10 +92,10 @@ def normalise_keys(text: str, where: str | None = None) -> tuple[str, ...]:
                 end = _end_of_line(lines, start)
                 keys.append(_from_line("".join(lines[start:end])))
         except ValueError as error:
-            raise ProvisioningError(Reason.INVALID_SSH_KEY, where=where, line=start + 1, problem=error) from error
+            raise ProvisioningError(Reason.INVALID_SSH_KEY, where=where, line=start + 1, detail=error) from error
     if sum("BEGIN CERTIFICATE" in line for line in lines) > 1:
         problem = "it holds several certificates, and which one's key is meant is not said"
-        raise ProvisioningError(Reason.INVALID_SSH_KEY, where=where, problem=problem)
+        raise ProvisioningError(Reason.INVALID_SSH_KEY, where=where, detail=problem)
     return tuple(keys)
 
 

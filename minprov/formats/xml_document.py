@@ -48,16 +48,16 @@ def new_parser(target: object = None) -> XMLParser:
 def feed(parser: XMLParser, data: bytes, malformed: Reason) -> Any:  # noqa: ANN401 - what the parser's target returns
     """Return what `parser` makes of the document."""
     if len(data) > MAX_BYTES or data.count(b"<") + data.count(b"=") > MAX_MARKUP or LONG_NAMESPACE.search(data):
-        raise ProvisioningError(malformed, problem="it is larger or more intricate than the platform's documents are")
+        raise ProvisioningError(malformed, detail="it is larger or more intricate than the platform's documents are")
     if b"\0" in data:  # expat would take it for UTF-16; in UTF-8 it is no XML
-        raise ProvisioningError(malformed, problem="it is not UTF-8")
+        raise ProvisioningError(malformed, detail="it is not UTF-8")
     try:
         parser.feed(data)
         return parser.close()
     except ParseError as error:
-        raise ProvisioningError(malformed, problem=error) from error
+        raise ProvisioningError(malformed, detail=error) from error
     except DefusedXmlException as error:
-        raise ProvisioningError(malformed, problem="it has a DTD, which is refused") from error
+        raise ProvisioningError(malformed, detail="it has a DTD, which is refused") from error
 
 
 class Node:
@@ -77,7 +77,7 @@ class Node:
 
     def error(self, problem: str, **data: object) -> ProvisioningError:
         """Return the error that says what is wrong with this element."""
-        return ProvisioningError(self._invalid, element=excerpt(self.name), problem=problem, **data)
+        return ProvisioningError(self._invalid, element=excerpt(self.name), detail=problem, **data)
 
     def children(self, *names: str) -> Iterator[Node]:
         """Yield the child elements that have one of `names`, in document order."""
@@ -103,7 +103,7 @@ class Node:
         """Return the one child element with this name, which must be there."""
         node = self.child(name)
         if node is None:
-            raise ProvisioningError(self._invalid, element=name, problem=f"missing from {excerpt(self.name)}")
+            raise ProvisioningError(self._invalid, element=name, detail=f"missing from {excerpt(self.name)}")
         return node
 
     def required_text(self, name: str) -> str:

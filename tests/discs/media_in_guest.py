@@ -79,7 +79,7 @@ def check_empty_drive() -> None:
 
 def check_bad_sector() -> None:
     fault = fault_of(drives()[BAD])
-    assert (fault.reason, fault.data["error"]) == (Reason.MEDIA_UNREADABLE, "Input/output error"), fault
+    assert (fault.reason, fault.data["detail"]) == (Reason.MEDIA_UNREADABLE, "Input/output error"), fault
 
 
 def check_kernel_without_a_driver() -> None:

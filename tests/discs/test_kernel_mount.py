@@ -58,11 +58,11 @@ def test_no_mount_remains(image: Path) -> None:
 
 def test_the_answer_of_the_kernel_is_told(image: Path) -> None:
     with loop_device(image) as device:
-        assert fault_of("/dev/missing").data["error"] == "No such file or directory"
-        assert fault_of(device, "no-such-fs").data == {"path": device, "error": "No such device"}
-        assert fault_of(device, "xfs").data["error"] == "Invalid argument"
+        assert fault_of("/dev/missing").data["detail"] == "No such file or directory"
+        assert fault_of(device, "no-such-fs").data == {"path": device, "detail": "No such device"}
+        assert fault_of(device, "xfs").data["detail"] == "Invalid argument"
         assert (
-            fault_of(device, limits={"CustomData.bin": 65535}).data["error"]
+            fault_of(device, limits={"CustomData.bin": 65535}).data["detail"]
             == "CustomData.bin is larger than 65535 bytes"
         )
 
@@ -71,7 +71,7 @@ def test_a_link_on_the_disc_leads_nowhere(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", {})
     (tree / "ovf-env.xml").symlink_to("/etc/passwd")
     with loop_device(make_ext4(tmp_path / "image", tree)) as device:
-        assert fault_of(device).data["error"] == "Too many levels of symbolic links"
+        assert fault_of(device).data["detail"] == "Too many levels of symbolic links"
 
 
 def test_what_is_refused_by_name_is_offered_to_the_kernel(tmp_path: Path) -> None:

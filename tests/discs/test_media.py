@@ -157,7 +157,7 @@ def test_a_link_in_a_directory_which_may_be_a_mounted_disc_is_not_followed(tmp_p
     (tmp_path / "disc/ovf-env.xml").symlink_to(tmp_path / "of-root")
     fault = fault_of(tmp_path / "disc")
     assert fault.reason is Reason.MEDIA_UNREADABLE
-    assert fault.data == {"path": f"{tmp_path}/disc/ovf-env.xml", "error": "Too many levels of symbolic links"}
+    assert fault.data == {"path": f"{tmp_path}/disc/ovf-env.xml", "detail": "Too many levels of symbolic links"}
 
 
 @pytest.mark.root
@@ -171,7 +171,7 @@ def test_a_bad_sector_is_told_with_its_place(tmp_path: Path, through: str) -> No
         else:
             with loop_device(tmp_path / "image") as device:
                 fault = fault_of(device)
-    assert (fault.reason, fault.data["error"]) == (Reason.MEDIA_UNREADABLE, "Input/output error")
+    assert (fault.reason, fault.data["detail"]) == (Reason.MEDIA_UNREADABLE, "Input/output error")
     assert at - 65536 <= int(fault.data["offset"]) <= at
 
 
@@ -185,7 +185,7 @@ def test_a_path_that_may_not_be_read_is_told_as_such(tmp_path: Path) -> None:
         os.seteuid(0)
     assert (fault.reason, fault.data) == (
         Reason.NOT_PERMITTED,
-        {"path": str(path), "error": "Permission denied"},
+        {"path": str(path), "detail": "Permission denied"},
     )
 
 

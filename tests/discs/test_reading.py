@@ -18,7 +18,7 @@ from minprov.discs.reading import Reading
 from minprov.emulator.sample import sample_media
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.sha_crypt import verify
-from minprov.model import Secret
+from minprov.media import read_ovf_env
 from minprov.ovf import parse_ovf_env
 
 WAIT = 0.05
@@ -33,13 +33,18 @@ def test_a_drive_is_waited_for_until_there_is_something_to_go_on_with(tmp_path: 
     drive = tmp_path / "drive"
     reading = Reading(Options(media=(str(drive),)))
     assert not has_ended(reading, 10 * WAIT)
-    with sample_media() as media:
-        shutil.copy(media, tmp_path / "new")
+    with sample_media() as image:
+        shutil.copy(image, tmp_path / "new")
+        sample = parse_ovf_env(read_ovf_env(str(image)))
         (tmp_path / "new").rename(drive)
-    ovf_env, password_hash, *_ = asyncio.run(reading.end())
-    password = parse_ovf_env(ovf_env).password
-    assert isinstance(password, Secret)
-    assert verify(password, password_hash or "")
+    media = asyncio.run(reading.media())
+    assert media.ovf == sample._replace(password=media.ovf.password)
+    assert media.ovf.password
+    assert sample.password
+    assert media.ovf.password.reveal() == sample.password.reveal()
+    assert media.password_hash
+    assert verify(media.ovf.password, media.password_hash.reveal())
+    assert media.ovf.password.reveal().encode() not in media.redacted_ovf_env
 
 
 def test_and_then_it_ends(tmp_path: Path) -> None:

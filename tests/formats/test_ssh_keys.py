@@ -107,7 +107,7 @@ def accepted_by_ssh_keygen(lines: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_openssh_would_not_accept_is_refused_with_the_reason(name: str) -> None:
-    assert REFUSED[name] in refusal((DATA / "refused" / name).read_text()).data["problem"]
+    assert REFUSED[name] in refusal((DATA / "refused" / name).read_text()).data["detail"]
 
 
 @pytest.mark.parametrize("width", [1, 7, 64, 76])
@@ -187,7 +187,7 @@ BODY = base64.b64encode(b"sesame" * 40).decode()
 )
 def test_private_key_is_refused_and_not_shown(text: str) -> None:
     error = refusal(text)
-    assert "private key" in error.data["problem"]
+    assert "private key" in error.data["detail"]
     assert BODY[:8] not in f"{error}{error!r}{error.__cause__!r}"
 
 
@@ -245,7 +245,7 @@ def changed(line: str, *, at: int, byte: int) -> str:
     ],
 )  # fmt: skip
 def test_damaged_key_is_refused_with_the_reason(text: str, problem: str) -> None:
-    assert problem in refusal(text).data["problem"]
+    assert problem in refusal(text).data["detail"]
 
 
 def test_key_at_each_limit_of_rsa_is_accepted() -> None:
@@ -338,7 +338,7 @@ def test_a_value_of_the_largest_size_is_judged_quickly(text: str) -> None:
 def test_a_larger_value_is_refused() -> None:
     largest = ED25519 + "\n" * (MAX_CHARACTERS - len(ED25519))
     assert normalise_keys(largest) == (ED25519,)
-    assert str(MAX_CHARACTERS) in refusal(largest + "\n", "here").data["problem"]
+    assert str(MAX_CHARACTERS) in refusal(largest + "\n", "here").data["detail"]
 
 
 SEEDS = [path.read_text() for path in FORMS] + SECURITY_KEYS
