@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shlex
 import sys
@@ -14,13 +15,14 @@ from tests.harness.client import Harness
 from tests.whole_run import WholeRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 # The time-out of a test bounds it. A deadline on each example fails on a busy machine, and says nothing about the code.
 settings.register_profile("minprov", deadline=None)
 settings.load_profile("minprov")
 
+ERRORS = pytest.StashKey[int]()
 MACHINES = 3
 """Machines at a time: a case computes for half of its time, and waits for the rest."""
 
@@ -32,12 +34,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the same of every host's settings; note where errors are seen, before output is captured."""
+    os.umask(0o022)
+    config.stash[ERRORS] = os.dup(2)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs root where there is none."""
-    if os.geteuid() != 0:
+    """Leave out what needs root where there is none, or where root cannot have mounts of its own."""
+    lacking = "needs root" if os.geteuid() != 0 else "needs a / that is a mount point, which a chroot's is not"
+    if os.geteuid() != 0 or not _root_is_mounted():
         for item in items:
             if item.get_closest_marker("root"):
-                item.add_marker(pytest.mark.skip(reason="needs root"))
+                item.add_marker(pytest.mark.skip(reason=lacking))
+
+
+def _root_is_mounted() -> bool:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        return any(line.split(" ")[4] == "/" for line in mounts)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End everything, after twice the limit of a test, where the limit itself did not end it.
+
+    The limit is an exception in the main thread. A thread that blocks outlives it, and the loop waits for its threads.
+    """
+    marker = item.get_closest_marker("timeout")
+    limit = float(marker.args[0] if marker else item.config.getini("timeout"))
+    if not item.config.getoption("usepdb") and item.config.getoption("timeout") != 0:
+        faulthandler.dump_traceback_later(2 * limit, exit=True, file=item.config.stash[ERRORS])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")

@@ -48,15 +48,28 @@ class Shim:
     """A tool that says that it was started and then hangs, for a mount namespace in which it covers the real one."""
 
     def __init__(self, directory: Path, tool: str) -> None:
-        self._fifo = directory / "started"
-        os.mkfifo(self._fifo)
+        self._directory = directory
+        os.mkfifo(directory / "started")
         shim = directory / tool
-        shim.write_text(f"#!/bin/sh\necho > {self._fifo}\nexec sleep 1000\n")
+        shim.write_text(f"#!/bin/sh\necho > '{directory}/started'\nexec sleep 1000\n")
         shim.chmod(0o755)
-        self.cover = f"mount --bind {shim} {shutil.which(tool)}"
+        self.cover = f"mount --bind '{shim}' {shutil.which(tool)}"
 
-    async def started(self) -> None:
-        await asyncio.to_thread(self._fifo.read_bytes)
+    async def started(self, process: asyncio.subprocess.Process) -> None:
+        """Wait for the tool; the process that is to start it may have ended without."""
+        started = asyncio.Event()
+        # Neither opening nor reading may block: a thread that does cannot be given up.
+        reader = os.open(self._directory / "started", os.O_RDONLY | os.O_NONBLOCK)
+        asyncio.get_running_loop().add_reader(reader, started.set)
+        try:
+            waits = [asyncio.create_task(started.wait()), asyncio.create_task(process.wait())]
+            _, others = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
+                task.cancel()
+            assert started.is_set(), f"no tool was started: {await ended(process)}"
+        finally:
+            asyncio.get_running_loop().remove_reader(reader)
+            os.close(reader)
 
 
 def use_sudo(whole: WholeRun) -> None:
@@ -249,7 +262,7 @@ def test_a_hanging_tool_is_ended_by_the_deadline(whole: WholeRun, tmp_path: Path
 
     async def test(platform: Emulator) -> None:
         process = await whole.start(platform, seconds=2, before=shim.cover)
-        await shim.started()
+        await shim.started(process)
         run = await ended(process)
         assert run.status == 75
         assert run.seconds < 2 + 10
@@ -305,7 +318,7 @@ def test_sigterm_ends_the_wait_for_a_drive(whole: WholeRun, tmp_path: Path) -> N
         with stuck_files(tmp_path / "drive") as drive:
             whole.media = drive.path
             process = await whole.start(platform)
-            await asyncio.to_thread(drive.reached.wait)
+            assert await asyncio.to_thread(drive.reached.wait, 30)
             assert_terminated(whole, await terminate(process), "the provisioning media")
         assert platform.health_reports == []
 
@@ -332,7 +345,7 @@ def test_sigterm_ends_a_tool(whole: WholeRun, tmp_path: Path) -> None:
 
     async def test(platform: Emulator) -> None:
         process = await whole.start(platform, before=shim.cover)
-        await shim.started()
+        await shim.started(process)
         assert_terminated(whole, await terminate(process), "grant-sudo")
 
     on(Emulator(), test)
@@ -401,7 +414,7 @@ def test_the_console_says_which_step_is_waited_for(whole: WholeRun, tmp_path: Pa
 
     async def test(platform: Emulator) -> None:
         process = await whole.start(platform, code=SOON, before=shim.cover)
-        await shim.started()
+        await shim.started(process)
         await heartbeat(whole, process, "grant-sudo")
 
     on(Emulator(), test)

@@ -3,14 +3,17 @@
 Everything is in namespaces of the case's own and gone when its process ends. As root the tree is an overlay of this
 machine's whole tree, so every tool is real and may change whatever it likes. Without privileges a user namespace has
 but one user, so nothing of root's can be changed: there /etc is a copy and /var is empty, which is enough for what
-stops before accounts are made. In both, the image's part does not depend on the machine that the tests run on.
+stops before accounts are made. In both, the image's part does not depend on the machine that the tests run on: it has
+the accounts of a fresh Debian, nobody's home, and as root the program at a place of its own, wherever the clone is.
 """
 
 from __future__ import annotations
 
+import compileall
+import errno
 import fcntl
+import glob
 import os
-import re
 import shutil
 import socket
 import struct
@@ -19,7 +22,7 @@ import sys
 import tty
 from contextlib import suppress
 from copy import copy
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import minprov
 from minprov.machine.identity import AZURE_CHASSIS_ASSET_TAG, swap_byte_order
@@ -31,6 +34,7 @@ from .linux import (
     CLONE_NEWPID,
     CLONE_NEWUTS,
     MS_PRIVATE,
+    MS_RDONLY,
     MS_REC,
     add_address,
     bind,
@@ -52,7 +56,74 @@ Subsystem sftp internal-sftp
 """
 # Where other provisioning agents are enabled: continuous integration may itself run on Azure.
 OTHER_AGENTS = ("multi-user.target.wants/walinuxagent.service", "multi-user.target.wants/waagent.service")
-NOT_THE_IMAGES = ("etc/minprov", "etc/waagent.conf", "var/lib/minprov", "var/lib/hyperv", "var/lib/waagent")
+NOT_THE_IMAGES = (
+    "etc/adduser.conf",
+    "etc/minprov",
+    "etc/waagent.conf",
+    "root/.ssh",
+    "var/lib/hyperv",
+    "var/lib/minprov",
+    "var/lib/waagent",
+)
+HIDDEN = {True: ("/home",), False: ("/etc", "/mnt", "/var")}
+"""Directories of which a machine has its own, with privileges and without."""
+PROGRAM = "/opt/minprov-tests"
+"""Where a machine has the virtual environment and the package; its users may read them, whoever may read the clone."""
+
+# The accounts of base-passwd, which have the same numbers on every Debian, and one for sshd; others are the host's own.
+USERS = """\
+root:0:0:/root:/bin/bash
+daemon:1:1:/usr/sbin:/usr/sbin/nologin
+bin:2:2:/bin:/usr/sbin/nologin
+sys:3:3:/dev:/usr/sbin/nologin
+sync:4:65534:/bin:/bin/sync
+games:5:60:/usr/games:/usr/sbin/nologin
+man:6:12:/var/cache/man:/usr/sbin/nologin
+lp:7:7:/var/spool/lpd:/usr/sbin/nologin
+mail:8:8:/var/mail:/usr/sbin/nologin
+news:9:9:/var/spool/news:/usr/sbin/nologin
+uucp:10:10:/var/spool/uucp:/usr/sbin/nologin
+proxy:13:13:/bin:/usr/sbin/nologin
+www-data:33:33:/var/www:/usr/sbin/nologin
+backup:34:34:/var/backups:/usr/sbin/nologin
+list:38:38:/var/list:/usr/sbin/nologin
+irc:39:39:/run/ircd:/usr/sbin/nologin
+sshd:100:65534:/run/sshd:/usr/sbin/nologin
+nobody:65534:65534:/nonexistent:/usr/sbin/nologin
+"""
+GROUPS = """\
+root:0 daemon:1 bin:2 sys:3 adm:4 tty:5 disk:6 lp:7 mail:8 news:9 uucp:10 man:12 proxy:13 kmem:15 dialout:20 fax:21
+voice:22 cdrom:24 floppy:25 tape:26 sudo:27 audio:29 dip:30 www-data:33 backup:34 operator:37 list:38 irc:39 src:40
+shadow:42 utmp:43 video:44 sasl:45 plugdev:46 staff:50 games:60 users:100 nogroup:65534
+"""
+# As Debian has them, without what a site adds: other sources of accounts, other ranges, other defaults.
+SETTINGS = {
+    "default/useradd": "SHELL=/bin/sh\n",
+    "hostname": f"{HOSTNAME}\n",
+    "login.defs": """\
+MAIL_DIR /var/mail
+ENV_SUPATH PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ENV_PATH PATH=/usr/local/bin:/usr/bin:/bin
+UMASK 022
+PASS_MAX_DAYS 99999
+PASS_MIN_DAYS 0
+PASS_WARN_AGE 7
+UID_MAX 60000
+GID_MIN 1000
+GID_MAX 60000
+USERGROUPS_ENAB yes
+ENCRYPT_METHOD SHA512
+UID_MIN 1000
+HOME_MODE 0750
+""",
+    "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\ngshadow: files\nhosts: files dns\n",
+    "pam.d/common-account": "account required pam_unix.so\n",
+    "pam.d/common-auth": "auth required pam_unix.so nullok\n",
+    "pam.d/common-password": "password required pam_unix.so obscure sha512\n",
+    "pam.d/common-session": "session required pam_unix.so\n",
+    "pam.d/common-session-noninteractive": "session required pam_unix.so\n",
+    "skel/.profile": "umask 022\n",
+}
 
 # linux/loop.h
 LOOP_SET_FD, LOOP_SET_STATUS64, LOOP_CTL_GET_FREE, LO_FLAGS_AUTOCLEAR = 0x4C00, 0x4C04, 0x4C82, 4
@@ -79,12 +150,15 @@ class Image:
         self.program = program
         self.privileged = privileged
         self.lowers: tuple[str, ...] = (f"{directory}/image", "/")
-        mount("none", "/", flags=MS_PRIVATE | MS_REC)
-        mount("image", directory, "tmpfs")
+        _leave_propagation()
+        mount("image", directory, "tmpfs", options="mode=755")
         for name in ("image", "work", "root", "machine"):
             os.mkdir(f"{directory}/{name}")
+        self.places = {path: path for path in _programs_elsewhere(program, HIDDEN[privileged])}
         if privileged:
             self._make_by_overlay()
+            if program[0] == sys.executable and sys.prefix != sys.base_prefix:
+                self._bring_program()
         else:
             self._make_by_copy()
 
@@ -99,12 +173,33 @@ class Image:
         options = f"lowerdir=/,upperdir={self.directory}/image,workdir={self.directory}/work"
         mount("image", root, "overlay", options=options)
         _settle_etc(f"{root}/etc")
-        for path in NOT_THE_IMAGES:
+        for path in (*NOT_THE_IMAGES, "home"):
             shutil.rmtree(f"{root}/{path}", ignore_errors=True)
             with suppress(OSError):
                 os.unlink(f"{root}/{path}")
+        os.mkdir(f"{root}/home")
         os.chmod(f"{root}/root", 0o711)  # the interpreter may be in there, and cases run it as another user
         detach(root)
+
+    def _bring_program(self) -> None:
+        """Have the virtual environment, and a copy of the package, at a place that does not depend on the clone's."""
+        original, changed, environment = (f"{self.directory}/{name}" for name in ("original", "changed", "environment"))
+        package = os.path.dirname(minprov.__file__)
+        shutil.copytree(package, f"{self.directory}/source/minprov", ignore=shutil.ignore_patterns("__pycache__"))
+        for directory, _, files in os.walk(f"{self.directory}/source"):
+            os.chmod(directory, 0o755)
+            for name in files:
+                os.chmod(f"{directory}/{name}", 0o644)
+        # Or every start of the program in a fresh tree would compile it anew.
+        compileall.compile_dir(f"{self.directory}/source", quiet=2)
+        os.mkdir(original)
+        bind(sys.prefix, original)  # a name that overlayfs takes as it is, without blanks or colons
+        for path in glob.iglob(f"{original}/lib/python*/site-packages/*minprov*.pth"):
+            _write(changed + path.removeprefix(original), f"{PROGRAM}/source\n")
+        os.mkdir(environment)
+        mount("environment", environment, "overlay", flags=MS_RDONLY, options=f"lowerdir={changed}:{original}")
+        self.places |= {environment: f"{PROGRAM}/environment", f"{self.directory}/source": f"{PROGRAM}/source"}
+        self.program = [f"{PROGRAM}/environment/bin/python", *self.program[1:]]
 
     def _make_by_copy(self) -> None:
         with suppress(shutil.Error):  # what cannot be read is not of the image
@@ -112,6 +207,14 @@ class Image:
         for name in ("var/lib", "var/log", "var/tmp", "mnt"):
             os.makedirs(f"{self.directory}/image/{name}")
         _settle_etc(f"{self.directory}/image/etc")
+
+
+def _leave_propagation() -> None:
+    """Keep the mounts that follow in this namespace."""
+    try:
+        mount("none", "/", flags=MS_PRIVATE | MS_REC)
+    except OSError as error:
+        raise Unavailable("/ is no mount point, as in a chroot") from error
 
 
 def _make_host_key(directory: str) -> None:
@@ -124,27 +227,23 @@ def _make_host_key(directory: str) -> None:
 
 def _settle_etc(etc: str) -> None:
     """Make /etc that of an image: no people, known settings, nobody else who provisions."""
-    system = {
-        name: [line for line in _lines(f"{etc}/{name}") if int(line.split(":")[2]) < 1000 or ":65534:" in line]
-        for name in ("passwd", "group")
+    users = [line.split(":") for line in USERS.splitlines()]
+    groups = [word.split(":") for word in GROUPS.split()]
+    accounts = {
+        "passwd": [f"{name}:x:{uid}:{gid}:{name}:{home}:{shell}" for name, uid, gid, home, shell in users],
+        "group": [f"{name}:x:{gid}:" for name, gid in groups],
+        "shadow": [f"{name}:*:20000:0:99999:7:::" for name, *_ in users],
+        "gshadow": [f"{name}:*::" for name, _ in groups],
+        "subuid": [],
+        "subgid": [],
     }
-    system["group"] = [re.sub("[^:]*$", "", line) for line in system["group"] if not line.startswith("wheel:")]
-    names = {name: {line.split(":")[0] for line in lines} for name, lines in system.items()}
-    for name in ("adm", "sudo"):
-        if name not in names["group"]:
-            system["group"].append(f"{name}:x:{990 + len(name)}:")
-            names["group"].add(name)
-    system["shadow"] = [line for line in _lines(f"{etc}/shadow") if line.split(":")[0] in names["passwd"]]
-    system["gshadow"] = [f"{name}:*::" for name in sorted(names["group"])]
-    for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid"):
-        _write(f"{etc}/{name}", "".join(f"{line}\n" for line in system.get(name, ())))
+    for name, lines in accounts.items():
+        _write(f"{etc}/{name}", "".join(f"{line}\n" for line in lines))
         with suppress(FileNotFoundError):
             os.unlink(f"{etc}/{name}-")
     shutil.rmtree(f"{etc}/skel", ignore_errors=True)
-    _write(f"{etc}/skel/.profile", "umask 022\n")
-    definitions = [line for line in _lines(f"{etc}/login.defs") if not line.startswith(("HOME_MODE", "UID_MIN"))]
-    _write(f"{etc}/login.defs", "\n".join([*definitions, "UID_MIN 1000", "HOME_MODE 0750", ""]))
-    _write(f"{etc}/hostname", f"{HOSTNAME}\n")
+    for name, text in SETTINGS.items():
+        _write(f"{etc}/{name}", text)
     if os.path.exists("/usr/sbin/sshd"):
         _make_host_key(f"{etc}/ssh")
         shutil.rmtree(f"{etc}/ssh/sshd_config.d", ignore_errors=True)
@@ -157,14 +256,6 @@ def _settle_etc(etc: str) -> None:
     for name in OTHER_AGENTS:
         with suppress(FileNotFoundError):
             os.unlink(f"{etc}/systemd/system/{name}")
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read().splitlines()
-    except OSError:
-        return []
 
 
 def _write(path: str, text: str) -> None:
@@ -183,9 +274,9 @@ class Machine:
         self._space = f"{image.directory}/machine"
         mount("machine", self._space, "tmpfs")
         self.layers = self._mount_tree(image, "/") if image.privileged else self._mount_copies(image)
-        for path in _programs_elsewhere():
-            os.makedirs(self.root + path, exist_ok=True)
-            bind(path, self.root + path)
+        for path, place in image.places.items():
+            os.makedirs(self.root + place, exist_ok=True)
+            bind(path, self.root + place)
         self._mount_run()
         self._mount_dev()
         mount("sys", f"{self.root}/sys", "tmpfs")
@@ -273,10 +364,7 @@ class Machine:
         """Show an image file as the block device /dev/sr0, by way of a loop device."""
         try:
             with open("/dev/loop-control", "rb") as control, open(image, "rb") as contents:
-                loop = f"/dev/loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
-                # Kept open: it frees itself when this process, its last user, ends.
-                device = os.open(loop, os.O_RDONLY | os.O_CLOEXEC)
-                fcntl.ioctl(device, LOOP_SET_FD, contents.fileno())
+                loop, device = _take_loop_device(control, contents)
                 fcntl.ioctl(device, LOOP_SET_STATUS64, LOOP_INFO.pack(*[0] * 8, LO_FLAGS_AUTOCLEAR, *[b""] * 3, 0, 0))
         except OSError as error:
             raise Unavailable(f"no loop device: {error}") from error
@@ -303,10 +391,30 @@ class Machine:
         return text.decode(errors="replace")
 
 
-def _programs_elsewhere() -> list[str]:
-    """Return where the interpreter and the program are, if they are on file systems that an overlay does not show."""
+def _programs_elsewhere(program: list[str], hidden: tuple[str, ...]) -> list[str]:
+    """Return where interpreter and program are, if a machine's tree does not show that: the file system is another."""
     paths = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(minprov.__file__))}
-    return sorted(path for path in paths if os.stat(path).st_dev != os.stat("/").st_dev)
+    if "/" in program[0]:
+        paths.add(os.path.dirname(program[0]))
+    return sorted(
+        path
+        for path in paths
+        if os.stat(path).st_dev != os.stat("/").st_dev or path.startswith(tuple(f"{place}/" for place in hidden))
+    )
+
+
+def _take_loop_device(control: BinaryIO, contents: BinaryIO) -> tuple[str, int]:
+    """Return the path and the descriptor of a loop device; it frees itself when this process, its last user, ends."""
+    while True:
+        loop = f"/dev/loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
+        device = os.open(loop, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(device, LOOP_SET_FD, contents.fileno())
+            return loop, device
+        except OSError as error:
+            os.close(device)
+            if error.errno != errno.EBUSY:  # which it is when somebody else was quicker
+                raise
 
 
 def leave_this_machine() -> None:

@@ -7,7 +7,6 @@ standard input.
 from __future__ import annotations
 
 import asyncio
-import compileall
 import json
 import os
 import select
@@ -18,19 +17,19 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-import minprov
-
 from .case import parse_case
 from .driver import run_case
 from .linux import CLONE_NEWNS, die_with_parent, unshare
 from .machine import Image, Machine, Unavailable, leave_this_machine
 
+LIMIT = 240
+"""Seconds for a case with all its runs; several times what the longest one takes."""
+
 
 def main() -> None:
     """Serve until standard input ends: arguments are a directory of our own, the socket's path and the program."""
     directory, path, *program = sys.argv[1:]
-    # Or every start of the program in a fresh tree would compile it anew.
-    compileall.compile_dir(os.path.dirname(minprov.__file__), quiet=2)
+    os.umask(0o022)
     unshare(CLONE_NEWNS)
     image = Image(directory, program, privileged=os.environ.get("MINPROV_PRIVILEGED") == "1")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -61,6 +60,7 @@ def _serve(connection: socket.socket, image: Image) -> NoReturn:
     try:
         leave_this_machine()
         if child := os.fork():
+            signal.alarm(LIMIT)  # ends this process, and with it the machine, whatever that one is waiting for
             os.waitpid(child, 0)
         else:
             die_with_parent()

@@ -67,6 +67,7 @@ def test_the_running_system_takes_paths_as_they_are() -> None:
     assert not System("/usr").live
 
 
+@pytest.mark.root  # what is replaced becomes root's
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_a_file_gets_its_mode_whatever_the_umask(system: System, tmp_path: Path, umask: int) -> None:
     owner = os.umask(umask)
@@ -80,6 +81,7 @@ def test_a_file_gets_its_mode_whatever_the_umask(system: System, tmp_path: Path,
     assert os.listdir(path.parent) == ["file"]
 
 
+@pytest.mark.root
 def test_replacing_a_link_leaves_its_target_alone(system: System, tmp_path: Path) -> None:
     (tmp_path / "target").write_text("old")
     (tmp_path / "link").symlink_to("target")
@@ -88,12 +90,14 @@ def test_replacing_a_link_leaves_its_target_alone(system: System, tmp_path: Path
     assert not (tmp_path / "link").is_symlink()
 
 
+@pytest.mark.root
 def test_what_a_killed_run_left_is_taken_over(system: System, tmp_path: Path) -> None:
     (tmp_path / ".file.minprov").write_text("half of someth")
     run(system.replace("/file", b"whole", mode=0o600))
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.root
 def test_a_link_planted_as_temporary_file_is_not_followed(system: System, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     (tmp_path / ".file.minprov").symlink_to("victim")

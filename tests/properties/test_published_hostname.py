@@ -45,6 +45,7 @@ def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.root  # the note is root's
 @pytest.mark.parametrize("name", ["systemd-networkd", "NetworkManager", "dhclient"])
 def test_a_client_that_runs_when_the_hostname_is_set_has_to_be_told(tmp_path: Path, note: Path, name: str) -> None:
     with running(tmp_path, name):
