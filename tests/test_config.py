@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from minprov.actions import Policy
-from minprov.config import SETTINGS, AskPassword, Loop, Options, load
+from minprov.config import DUTIES, SETTINGS, AskPassword, Loop, Options, load, load_duty, schema_of
 from minprov.errors import ProvisioningError, Reason
 
 
@@ -88,6 +90,59 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
 
 def test_every_option_can_be_set_by_exactly_one_key() -> None:
     assert sorted(setting.field for setting in SETTINGS.values()) == sorted(Options._fields)
+
+
+# -- duties ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("duty", sorted(set(DUTIES.values())))
+def test_every_option_of_a_duty_can_be_set_by_exactly_one_key_of_its_tables(duty: str) -> None:
+    schema = schema_of(duty)
+    assert sorted(setting.field for setting in schema.settings.values()) == sorted(schema.options._fields)
+    tables = {table for table, owner in DUTIES.items() if owner == duty}
+    assert {key.partition(".")[0] for key in schema.settings} == tables
+    policies = {schema.options._field_defaults[schema.settings[f"{table}.policy"].field] for table in tables}
+    assert policies == {Policy.OFF}
+
+
+def test_the_table_of_a_duty_is_checked_by_every_run_and_in_force_for_the_duty_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.toml", 'timeout = 5\n[swap]\npolicy = "required"\nsize = "2GiB"\npriority = 3\n')
+    assert load(path) == Options(timeout=5.0)
+    options = load_duty("resource_disk", path)
+    assert (options.swap, options.swap_size, options.swap_priority) == (Policy.REQUIRED, "2GiB", 3)
+    assert options.resource_disk is Policy.OFF
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("swap.sizes = 1", {"key": "swap.sizes", "detail": "unknown key", "nearest": "swap.size"}),
+        ("swop.policy = 1", {"key": "swop.policy", "detail": "unknown key", "nearest": "swap.policy"}),
+        ("swap.size = '2GB'", {"key": "swap.size", "detail": "expected auto, or a size as in 2GiB or 512MiB"}),
+        ("swap.priority = -1", {"key": "swap.priority", "detail": "expected a whole number from 0 to 32767"}),
+        ("swap.priority = true", {"key": "swap.priority", "detail": "expected a whole number from 0 to 32767"}),
+        ("resource-disk.device = '/etc'", {"key": "resource-disk.device", "detail": "expected a path below /dev"}),
+    ],
+)
+def test_a_mistake_in_the_table_of_a_duty_is_found_by_a_first_boot(
+    tmp_path: Path, text: str, data: dict[str, str]
+) -> None:
+    path = write(tmp_path / "m.toml", text)
+    assert error_of(path) == {"file": path, **data}
+
+
+def test_a_duty_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(DUTIES, "swap", "not_installed")
+    error = error_of(write(tmp_path / "m.toml", "[swap]\npolicy = 'off'\n"))
+    assert error == {"duty": "not_installed", "detail": "this installation has no minprov-duties"}
+
+
+def test_without_the_table_of_a_duty_nothing_of_it_is_imported(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.toml", "timeout = 1\n")
+    program = "import sys; from minprov.config import load; load(sys.argv[1])\n"
+    program += "print([module for module in sys.modules if 'duties' in module])"
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("url", ["", "localhost", "https://169.254.169.254", "http://", "http:///"])
