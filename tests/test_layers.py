@@ -39,7 +39,7 @@ INSIDE = {
         {"ssh_keys"},
     ),
     "machine": (
-        {"account_locks", "blocking", "child_process", "identity", "paths", "tools"},
+        {"account_locks", "blocking", "child_process", "identity", "paths", "processes", "tools"},
         {"files", "markers"},
         {"system"},
         {"provisioners"},
