@@ -9,6 +9,7 @@ only where a file has one of its tables. To add a duty: name its tables in `DUTI
 """
 
 import os
+import stat
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from minprov.errors import ProvisioningError, Reason
 
 CONFIG_FILE = "/etc/minprov/minprov.toml"
 MAX_CONFIG_SIZE = 1 << 20
+MIN_SECONDS, MAX_SECONDS = 0.001, 7 * 86400.0
+"""What a time may be: timers can count no further, and less would be over before it began."""
 
 
 class OnMissing(Enum):
@@ -215,12 +218,14 @@ def schema_of(duty: str | None) -> Schema:
 
 def _files(path: str | None) -> list[str]:
     main = path or CONFIG_FILE
-    found = [main] if path or os.path.exists(main) else []
+    found = [main] if path or os.path.lexists(main) else []
     directory = main + ".d"
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
         names = []
+    except OSError as error:
+        raise ProvisioningError(Reason.CONFIG_INVALID, file=directory, detail=error.strerror) from error
     return found + [os.path.join(directory, name) for name in names if name.endswith(".toml")]
 
 
@@ -240,12 +245,25 @@ def _parse(file: str) -> dict[str, Any]:
     import tomllib  # costs more than the rest of a run without configuration files
 
     try:
-        with open(file, "rb") as stream:
-            return tomllib.loads(stream.read(MAX_CONFIG_SIZE).decode())
+        return tomllib.loads(_read(file).decode())
     except OSError as error:
         raise ProvisioningError(Reason.CONFIG_INVALID, file=file, detail=error.strerror) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ProvisioningError(Reason.CONFIG_INVALID, file=file, detail="nested too deeply") from error
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise ProvisioningError(Reason.CONFIG_INVALID, file=file, detail=error) from error
+
+
+def _read(file: str) -> bytes:
+    # A FIFO, opened so, has no writer to wait for.
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ProvisioningError(Reason.CONFIG_INVALID, file=file, detail="not a regular file")
+        contents = stream.read(MAX_CONFIG_SIZE + 1)
+    if len(contents) > MAX_CONFIG_SIZE:
+        raise ProvisioningError(Reason.CONFIG_INVALID, file=file, detail=f"larger than {MAX_CONFIG_SIZE} bytes")
+    return contents
 
 
 def _flatten(document: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
@@ -288,9 +306,9 @@ def _convert(file: str, key: str, setting: Setting, default: object, value: obje
             return value
         expected = "a whole number from 0 to 32767"
     elif isinstance(default, float):
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+        if isinstance(value, int | float) and not isinstance(value, bool) and MIN_SECONDS <= value <= MAX_SECONDS:
             return float(value)
-        expected = "a positive number of seconds"
+        expected = f"seconds from {MIN_SECONDS:g} to {MAX_SECONDS:g}"
     else:
         import re
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from minprov.actions import Policy
-from minprov.config import DUTIES, SETTINGS, AskPassword, Loop, Options, load, load_duty, schema_of
+from minprov.config import DUTIES, MAX_CONFIG_SIZE, SETTINGS, AskPassword, Loop, Options, load, load_duty, schema_of
 from minprov.errors import ProvisioningError, Reason
+
+SECONDS = "seconds from 0.001 to 604800"
 
 
 def write(path: Path, text: str) -> str:
@@ -53,11 +56,14 @@ def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "key", "expected"),
     [
-        ("timeout = 'x'", "timeout", "a positive number of seconds"),
-        ("timeout = 0", "timeout", "a positive number of seconds"),
-        ("timeout = inf", "timeout", "a positive number of seconds"),
-        ("timeout = nan", "timeout", "a positive number of seconds"),
-        ("timeout = true", "timeout", "a positive number of seconds"),
+        ("timeout = 'x'", "timeout", SECONDS),
+        ("timeout = 0", "timeout", SECONDS),
+        ("timeout = inf", "timeout", SECONDS),
+        ("timeout = nan", "timeout", SECONDS),
+        ("timeout = 1e300", "timeout", SECONDS),
+        ("timeout = 1e-9", "timeout", SECONDS),
+        (f"timeout = {'9' * 400}", "timeout", SECONDS),
+        ("timeout = true", "timeout", SECONDS),
         ("loop = 'x'", "loop", "one of auto, uvloop, asyncio"),
         ("loop = []", "loop", "one of auto, uvloop, asyncio"),
         ("user.shell = 1", "user.shell", "a string"),
@@ -72,7 +78,9 @@ def test_a_wrong_value_says_what_is_expected(tmp_path: Path, text: str, key: str
     assert error_of(path) == {"file": path, "key": key, "detail": f"expected {expected}"}
 
 
-@pytest.mark.parametrize("text", ["= 1", "a = ", "\ufeffx", "a = 1\na = 2"])
+@pytest.mark.parametrize(
+    "text", ["= 1", "a = ", "\ufeffx", "a = 1\na = 2", "a = " + "[" * 100_000, f"timeout = {'9' * 5000}"]
+)
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "m.toml", text)
     assert error_of(path)["file"] == path
@@ -161,3 +169,16 @@ def test_a_step_that_comes_after_ready_cannot_be_required(tmp_path: Path, key: s
     assert error.value.reason is Reason.CONFIG_INVALID
     assert error.value.data["key"] == key
     assert "after Ready" in error.value.data["detail"]
+
+
+def test_a_file_that_cannot_be_read_is_named_at_once(tmp_path: Path) -> None:
+    loop, fifo, long = tmp_path / "loop.toml", tmp_path / "fifo.toml", tmp_path / "long.toml"
+    loop.symlink_to(loop)
+    os.mkfifo(fifo)
+    long.write_text("#" * (MAX_CONFIG_SIZE + 1))
+    assert error_of(str(loop)) == {"file": str(loop), "detail": "Too many levels of symbolic links"}
+    assert error_of(str(fifo)) == {"file": str(fifo), "detail": "not a regular file"}
+    assert error_of(str(long)) == {"file": str(long), "detail": "larger than 1048576 bytes"}
+    (tmp_path / "m.toml.d").symlink_to(loop)
+    (tmp_path / "m.toml").touch()
+    assert error_of(str(tmp_path / "m.toml"))["file"] == str(tmp_path / "m.toml.d")
