@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-vm test-vm-all check faults crash crash-all docs bench bench-vm bench-forms deb bundle standalone requirements \
+.PHONY: help demo test test-fresh test-vm test-vm-all check faults crash crash-all docs bench bench-vm bench-forms deb bundle standalone requirements \
         test-packages media-images fuzz clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	umask 022 && $(PYTHON) -m venv $(VENV)
+	umask 022 && $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
 help:  ## list the commands
@@ -21,6 +21,11 @@ demo: $(VENV)/.ready  ## provision, dry, on the emulated platform
 test: $(VENV)/.ready  ## the test suite: as root all of it, else the unprivileged part
 	-@[ "$$(id -u)" -ne 0 ] || { tests/ensure-packages tests/apt-packages.txt && tests/make-busybox; }
 	$(BIN)/python -m pytest
+
+# FRESH names machines, such as bookworm:user or trixie:root:odd; without it all four are tried.
+test-fresh: $(VENV)/.ready  ## do what the README says on fresh machines: minimal Debian 12 and 13, as root and as a user
+	tests/ensure-packages tests/fresh-apt-packages.txt
+	$(BIN)/python -m tests.fresh $(FRESH)
 
 check: $(VENV)/.ready  ## lint and types
 	$(BIN)/ruff check .

@@ -216,7 +216,7 @@ def test_a_wrong_option_is_an_error_before_anything_is_served(
     assert said in error
 
 
-@pytest.mark.skipif(shutil.which("nsenter") is None, reason="needs unshare and nsenter of util-linux")
+@pytest.mark.skipif(shutil.which("ip") is None, reason="needs ip of iproute2")
 def test_real_addresses_need_only_a_namespace_that_has_them() -> None:
     addresses = (
         "ip link set lo up && ip address add 168.63.129.16/32 dev lo && ip address add 169.254.169.254/32 dev lo"

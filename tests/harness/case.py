@@ -71,6 +71,7 @@ class Case:
     runs: tuple[Run, ...]
     like: str | None = None
     needs: str | None = None
+    tools: tuple[str, ...] = ()
     unprivileged: bool = False
     tree: bool = False
     trace: bool = False
@@ -131,7 +132,15 @@ def _names(value: object, directory: Path) -> tuple[str, ...]:
     return tuple(name.replace("-", "_") for name in texts(value, directory))
 
 
-CASE_CONVERTERS = {"rule": text, "like": text, "needs": text, "unprivileged": flag, "tree": flag, "trace": flag}
+CASE_CONVERTERS = {
+    "rule": text,
+    "like": text,
+    "needs": text,
+    "tools": texts,
+    "unprivileged": flag,
+    "tree": flag,
+    "trace": flag,
+}
 RUN_CONVERTERS = {
     "arguments": texts,
     "json": flag,

@@ -78,6 +78,8 @@ async def run_case(case: Case, machine: Machine) -> dict[str, Any]:
     took = 0.0
     if case.needs:
         _bring(case.needs, machine)
+    if missing := [name for name in case.tools if not shutil.which(name, path=PATH)]:
+        raise Unavailable(f"needs {' and '.join(missing)}")
     for run in case.runs:
         seen, log, seconds = await _run(run, case, machine, faults)
         observed.append(seen)
@@ -307,9 +309,7 @@ def _settle_document(document: dict[str, Any]) -> dict[str, Any]:
     if document["differences"]:
         settled["differences"] = document["differences"]
     settled["actions"] = {
-        action["action"]: action["state"]
-        + (", not verified" if action["state"] in ("changed", "unchanged") and action["verified"] is None else "")
-        + ("" if action["policy"] == "required" else f" ({action['policy']})")
+        action["action"]: action["state"] + ("" if action["policy"] == "required" else f" ({action['policy']})")
         for action in document["actions"]
     }
     if document["health"]["reported"]:

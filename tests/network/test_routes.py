@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 # In a network namespace whose loopback is down there is no route to 127.0.0.1 until it is up.
 LATE_LINK = r"""
@@ -68,6 +71,9 @@ asyncio.run(main())
 """
 
 
+needs_ip = pytest.mark.skipif(shutil.which("ip") is None, reason="needs ip of iproute2")
+
+
 def once_linked(work: str) -> str:
     """Return what came of the work, and of the requests before the link was up."""
     namespace = ["--net"] if os.geteuid() == 0 else ["--map-root-user", "--net"]
@@ -77,10 +83,12 @@ def once_linked(work: str) -> str:
     return done.stdout
 
 
+@needs_ip
 def test_what_waits_for_a_route_goes_on_when_there_is_one() -> None:
     assert once_linked("ask") == "b'body' Network is unreachable\n"
 
 
+@needs_ip
 def test_so_does_a_report_that_failed_by_both_channels() -> None:
     outcome = "Delivery(channel='json', attempts=2) Network is unreachable Network is unreachable\n"
     assert once_linked("report") == outcome
