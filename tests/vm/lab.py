@@ -1,13 +1,14 @@
 """A guest in its surroundings: the test's network, the emulated platform, the machine, and ways to log in.
 
 `boot` starts all of it and is what tests use. What the guest said and did is kept in ``build/vm/<name>``: the serial
-console, the DHCP server's log, the platform's record.
+console, the DHCP server's log, the platform's record; and the disk where KEEP_DISKS is in the environment.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -96,6 +97,8 @@ async def boot(
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="boot-", dir=cache_directory())))
         (work / "faults.toml").write_text(faults)
         disk = disk or stack.enter_context(new_disk(recipe))
+        if "KEEP_DISKS" in os.environ:
+            stack.callback(_keep_disk, disk, artefacts)
         network = await stack.enter_async_context(platform_network())
         machine_vm = _virtual_machine(vm or {})
         platform = await start_platform(network, machine_vm, directory=work, faults=work / "faults.toml")
@@ -148,6 +151,10 @@ def _virtual_machine(changes: Mapping[str, object]) -> VirtualMachine:
     }
     given = {key: value for key, value in properties.items() if value is not None}
     return VirtualMachine(**convert_table(given, VM_CONVERTERS, file=Path("vm")))
+
+
+def _keep_disk(disk: Disk, artefacts: Path) -> None:
+    subprocess.run(["cp", "--sparse=always", disk.path, artefacts / "disk.img"], check=True)
 
 
 def _keep(artefacts: Path, record: Transcript, dhcp: Transcript) -> None:
