@@ -115,8 +115,10 @@ async def _preview(step: Step, system: System) -> ActionResult:
         if not found.holds and step.target.startswith("/"):
             system.check_writable(step.target)
     except ProvisioningError as error:
-        return _result(step, State.FAILED, str(error), error)
-    return _result(step, State.UNCHANGED if found.holds else State.PLANNED, found.present)
+        return _failed(step, str(error), error)
+    if found.holds:
+        return _result(step, State.UNCHANGED, found.present, verified=_is_verified(found, step, system))
+    return _result(step, State.PLANNED, found.present)
 
 
 async def _carry_out(
@@ -127,14 +129,14 @@ async def _carry_out(
     for task in needed:
         result = await task
         if result.error is not None:
-            return _result(step, State.FAILED, f"not attempted: {result.action} failed", result.error)
+            return _failed(step, f"not attempted: {result.action} failed", result.error)
     with timeline.span(step.name), timeline.waiting(step.name):
         try:
             return await _converge(step, system)
         except ProvisioningError as error:
             level = logging.ERROR if step.policy is Policy.REQUIRED else logging.WARNING
             logger.log(level, "%s failed: %s", step.name, error)
-            return _result(step, State.FAILED, str(error), error)
+            return _failed(step, str(error), error)
 
 
 async def _converge(step: Step, system: System) -> ActionResult:
@@ -143,21 +145,30 @@ async def _converge(step: Step, system: System) -> ActionResult:
     before = await inspect(system, action)
     if before.holds:
         logger.info("%s: unchanged, %s", step.name, before.present)
-        return _result(step, State.UNCHANGED, before.present)
+        return _result(step, State.UNCHANGED, before.present, verified=_is_verified(before, step, system))
     await converge(system, action)
     after = await inspect(system, action)
     if not after.holds:
         raise ProvisioningError(Reason.READ_BACK, action=step.name, target=step.target, found=after.present)
     logger.info("%s: %s, was: %s", step.name, after.present, before.present)
-    return _result(step, State.CHANGED, f"{after.present} (was: {before.present})")
+    detail = f"{after.present} (was: {before.present})"
+    return _result(step, State.CHANGED, detail, verified=_is_verified(after, step, system))
 
 
-def _result(step: Step, state: State, detail: str, error: ProvisioningError | None = None) -> ActionResult:
+def _is_verified(found: Inspection, step: Step, system: System) -> bool | None:
+    """Tell whether a property that holds was read back from who decides.
+
+    In a tree none of the programs that will decide can be asked; a document is read by nobody but its reader.
+    """
+    asked = found.verified and (system.live or isinstance(step.action, StoreFile))
+    return True if asked else None
+
+
+def _failed(step: Step, detail: str, error: ProvisioningError) -> ActionResult:
+    return _result(step, State.FAILED, detail, verified=False)._replace(error=error)
+
+
+def _result(step: Step, state: State, detail: str, *, verified: bool | None = None) -> ActionResult:
     return ActionResult(
-        action=step.name,
-        target=step.target,
-        policy=step.policy,
-        state=state,
-        detail=detail,
-        error=error,
+        action=step.name, target=step.target, policy=step.policy, state=state, detail=detail, verified=verified
     )

@@ -2,17 +2,25 @@
 
 `Options` holds the defaults and types, `SETTINGS` the TOML keys and their meaning: the parser, the error messages and
 the reference in docs/configuration.md are all made from these two. Files are read in order, flags come last.
+
+A duty, a program beside the first boot, has tables of its own in the same files and a `Schema` of them, which is asked
+only where a file has one of its tables. To add a duty: name its tables in `DUTIES`, and put its `SCHEMA` into
+``minprov/duties/NAME/settings.py``.
 """
 
 import os
+import stat
+from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from minprov.actions import Policy
 from minprov.errors import ProvisioningError, Reason
 
 CONFIG_FILE = "/etc/minprov/minprov.toml"
 MAX_CONFIG_SIZE = 1 << 20
+MIN_SECONDS, MAX_SECONDS = 0.001, 7 * 86400.0
+"""What a time may be: timers can count no further, and less would be over before it began."""
 
 
 class OnMissing(Enum):
@@ -82,11 +90,27 @@ class Options(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """The field of `Options` that a TOML key sets, what it means, and whether it is for a step after Ready."""
+    """The field of the options that a TOML key sets, and what it means.
+
+    A string may have a pattern, and words for it; a policy may be that of a step after Ready.
+    """
 
     field: str
     help: str
+    pattern: str = r"(?s:.*)"
+    expected: str = "a string"
     after_ready: bool = False
+
+
+class Schema(NamedTuple):
+    """The settings of one program: a named tuple with all defaults, and the TOML keys that set its fields."""
+
+    options: Any
+    settings: Mapping[str, Setting]
+
+    def default(self, setting: Setting) -> object:
+        """Return what is in force until a file says otherwise."""
+        return self.options._field_defaults[setting.field]
 
 
 SETTINGS = {
@@ -141,11 +165,15 @@ SETTINGS = {
     "report.kvp-pool": Setting("kvp_pool", "Hyper-V's guest-to-host pool; used where the file exists."),
 }
 
+CORE = Schema(Options, SETTINGS)
 
-def choices_of(setting: Setting) -> list[Enum]:
+DUTIES = {"disk-timeouts": "resource_disk", "resource-disk": "resource_disk", "swap": "resource_disk"}
+"""The tables of duties, each with the folder in `duties` that it is for. Each of them has a policy."""
+
+
+def choices_of(setting: Setting, default: Enum) -> list[Enum]:
     """Return what a setting of an enumeration may be: a step after Ready cannot be required."""
-    kinds = type(Options._field_defaults[setting.field])
-    return [member for member in kinds if not (setting.after_ready and member is Policy.REQUIRED)]
+    return [member for member in type(default) if not (setting.after_ready and member is Policy.REQUIRED)]
 
 
 def load(path: str | None = None, **flags: object) -> Options:
@@ -154,10 +182,7 @@ def load(path: str | None = None, **flags: object) -> Options:
     `path` replaces the default file and must exist then; ``PATH.d/*.toml`` is read after it, in order of name.
     Raises `ProvisioningError` with `Reason.CONFIG_INVALID`.
     """
-    options = Options()
-    for file in _files(path):
-        options = options._replace(**_read(file))
-    options = options._replace(**cast("dict[str, Any]", flags))
+    options = Options(**{**_read_files(path).get(None, {}), **flags})
     for key in ("sources.imds-url", "sources.wireserver-url"):
         url = getattr(options, SETTINGS[key].field)
         if not url.startswith("http://") or not url.removeprefix("http://").strip("/"):
@@ -165,28 +190,80 @@ def load(path: str | None = None, **flags: object) -> Options:
     return options
 
 
+def load_duty(duty: str, path: str | None = None) -> Any:  # noqa: ANN401  # the duty knows its options
+    """Return the options in force of a duty, as `load` does those of the first boot."""
+    values = _read_files(path).get(duty, {})
+    return schema_of(duty).options(**values)
+
+
+def schema_of(duty: str | None) -> Schema:
+    """Return the settings of a duty, or of the first boot.
+
+    Raises:
+        ProvisioningError: CONFIG_INVALID, where the duty is not installed.
+
+    """
+    if duty is None:
+        return CORE
+    from importlib import import_module  # a first boot without its tables knows nothing of a duty
+
+    try:
+        schema: Schema = import_module(f"minprov.duties.{duty}.settings").SCHEMA
+    except ModuleNotFoundError as error:
+        raise ProvisioningError(
+            Reason.CONFIG_INVALID, duty=duty, detail="this installation has no minprov-duties"
+        ) from error
+    return schema
+
+
 def _files(path: str | None) -> list[str]:
     main = path or CONFIG_FILE
-    found = [main] if path or os.path.exists(main) else []
+    found = [main] if path or os.path.lexists(main) else []
     directory = main + ".d"
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
         names = []
+    except OSError as error:
+        raise ProvisioningError(Reason.CONFIG_INVALID, file=directory, detail=error.strerror) from error
     return found + [os.path.join(directory, name) for name in names if name.endswith(".toml")]
 
 
-def _read(file: str) -> dict[str, Any]:
+def _read_files(path: str | None) -> dict[str | None, dict[str, Any]]:
+    """Return what the files set, field by field: for each duty, and with None for the first boot."""
+    values: dict[str | None, dict[str, Any]] = {}
+    for file in _files(path):
+        for key, value in _flatten(_parse(file)):
+            duty = DUTIES.get(key.partition(".")[0])
+            schema = schema_of(duty)
+            setting = _setting(file, key, schema)
+            values.setdefault(duty, {})[setting.field] = _convert(file, key, setting, schema.default(setting), value)
+    return values
+
+
+def _parse(file: str) -> dict[str, Any]:
     import tomllib  # costs more than the rest of a run without configuration files
 
     try:
-        with open(file, "rb") as stream:
-            document = tomllib.loads(stream.read(MAX_CONFIG_SIZE).decode())
+        return tomllib.loads(_read(file).decode())
     except OSError as error:
         raise ProvisioningError(Reason.CONFIG_INVALID, file=file, detail=error.strerror) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ProvisioningError(Reason.CONFIG_INVALID, file=file, detail="nested too deeply") from error
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise ProvisioningError(Reason.CONFIG_INVALID, file=file, detail=error) from error
-    return {_setting(file, key).field: _convert(file, key, value) for key, value in _flatten(document)}
+
+
+def _read(file: str) -> bytes:
+    # A FIFO, opened so, has no writer to wait for.
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ProvisioningError(Reason.CONFIG_INVALID, file=file, detail="not a regular file")
+        contents = stream.read(MAX_CONFIG_SIZE + 1)
+    if len(contents) > MAX_CONFIG_SIZE:
+        raise ProvisioningError(Reason.CONFIG_INVALID, file=file, detail=f"larger than {MAX_CONFIG_SIZE} bytes")
+    return contents
 
 
 def _flatten(document: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
@@ -196,21 +273,21 @@ def _flatten(document: dict[str, Any], prefix: str = "") -> list[tuple[str, obje
     return pairs
 
 
-def _setting(file: str, key: str) -> Setting:
-    if key in SETTINGS:
-        return SETTINGS[key]
+def _setting(file: str, key: str, schema: Schema) -> Setting:
+    if key in schema.settings:
+        return schema.settings[key]
     from difflib import get_close_matches  # only on the way out
 
-    nearest = get_close_matches(key, SETTINGS, n=1, cutoff=0)
+    known = [*schema.settings, *(f"{table}.policy" for table in DUTIES)]
+    nearest = get_close_matches(key, known, n=1, cutoff=0)
     raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=key, detail="unknown key", nearest=nearest[0])
 
 
-def _convert(file: str, key: str, value: object) -> object:
-    default = Options._field_defaults[SETTINGS[key].field]
+def _convert(file: str, key: str, setting: Setting, default: object, value: object) -> object:
     expected: str
     if isinstance(default, Enum):
         kinds = type(default)
-        choices = [member.value for member in choices_of(SETTINGS[key])]
+        choices = [member.value for member in choices_of(setting, default)]
         if value in choices:
             return kinds(value)
         expected = "one of " + ", ".join(choices)
@@ -224,12 +301,18 @@ def _convert(file: str, key: str, value: object) -> object:
         if isinstance(value, bool):
             return value
         expected = "true or false"
-    elif isinstance(default, float):
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
-            return float(value)
-        expected = "a positive number of seconds"
-    else:
-        if isinstance(value, str):
+    elif isinstance(default, int):
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 15:
             return value
-        expected = "a string"
+        expected = "a whole number from 0 to 32767"
+    elif isinstance(default, float):
+        if isinstance(value, int | float) and not isinstance(value, bool) and MIN_SECONDS <= value <= MAX_SECONDS:
+            return float(value)
+        expected = f"seconds from {MIN_SECONDS:g} to {MAX_SECONDS:g}"
+    else:
+        import re
+
+        if isinstance(value, str) and re.fullmatch(setting.pattern, value):
+            return value
+        expected = setting.expected
     raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=key, detail=f"expected {expected}")

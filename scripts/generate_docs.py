@@ -19,7 +19,7 @@ import shtab
 from minprov import __version__
 from minprov.cli import COMMANDS, build_parser
 from minprov.commands import run
-from minprov.config import CONFIG_FILE, SETTINGS, Options, Setting, choices_of
+from minprov.config import CONFIG_FILE, CORE, Schema, Setting, choices_of
 from minprov.errors import Reason
 from minprov.machine.markers import DEFAULT_DIRECTORY
 from tests.faults.campaign import load_campaign
@@ -85,15 +85,20 @@ policy = "off"
 
 def render_configuration() -> str:
     """Return docs/configuration.md: one row for each setting."""
-    rows = (f"| `{key}` | {_default(setting)} | {setting.help} |\n" for key, setting in SETTINGS.items())
-    return CONFIGURATION_HEAD + "".join(rows)
+    return CONFIGURATION_HEAD + _rows(CORE)
 
 
-def _default(setting: Setting) -> str:
+def _rows(schema: Schema) -> str:
+    return "".join(
+        f"| `{key}` | {_default(setting, schema.default(setting))} | {setting.help} |\n"
+        for key, setting in schema.settings.items()
+    )
+
+
+def _default(setting: Setting, value: object) -> str:
     """Return a default as TOML, followed by what else the setting may be where that is a short list."""
-    value = Options._field_defaults[setting.field]
     if isinstance(value, Enum):
-        others = ", ".join(f'`"{member.value}"`' for member in choices_of(setting) if member is not value)
+        others = ", ".join(f'`"{member.value}"`' for member in choices_of(setting, value) if member is not value)
         return f'`"{value.value}"` (or {others})'
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from minprov.actions import Policy
-from minprov.config import SETTINGS, AskPassword, Loop, Options, load
+from minprov.config import DUTIES, MAX_CONFIG_SIZE, SETTINGS, AskPassword, Loop, Options, load, load_duty, schema_of
 from minprov.errors import ProvisioningError, Reason
+
+SECONDS = "seconds from 0.001 to 604800"
 
 
 def write(path: Path, text: str) -> str:
@@ -51,11 +56,14 @@ def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "key", "expected"),
     [
-        ("timeout = 'x'", "timeout", "a positive number of seconds"),
-        ("timeout = 0", "timeout", "a positive number of seconds"),
-        ("timeout = inf", "timeout", "a positive number of seconds"),
-        ("timeout = nan", "timeout", "a positive number of seconds"),
-        ("timeout = true", "timeout", "a positive number of seconds"),
+        ("timeout = 'x'", "timeout", SECONDS),
+        ("timeout = 0", "timeout", SECONDS),
+        ("timeout = inf", "timeout", SECONDS),
+        ("timeout = nan", "timeout", SECONDS),
+        ("timeout = 1e300", "timeout", SECONDS),
+        ("timeout = 1e-9", "timeout", SECONDS),
+        (f"timeout = {'9' * 400}", "timeout", SECONDS),
+        ("timeout = true", "timeout", SECONDS),
         ("loop = 'x'", "loop", "one of auto, uvloop, asyncio"),
         ("loop = []", "loop", "one of auto, uvloop, asyncio"),
         ("user.shell = 1", "user.shell", "a string"),
@@ -70,7 +78,9 @@ def test_a_wrong_value_says_what_is_expected(tmp_path: Path, text: str, key: str
     assert error_of(path) == {"file": path, "key": key, "detail": f"expected {expected}"}
 
 
-@pytest.mark.parametrize("text", ["= 1", "a = ", "\ufeffx", "a = 1\na = 2"])
+@pytest.mark.parametrize(
+    "text", ["= 1", "a = ", "\ufeffx", "a = 1\na = 2", "a = " + "[" * 100_000, f"timeout = {'9' * 5000}"]
+)
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "m.toml", text)
     assert error_of(path)["file"] == path
@@ -90,6 +100,59 @@ def test_every_option_can_be_set_by_exactly_one_key() -> None:
     assert sorted(setting.field for setting in SETTINGS.values()) == sorted(Options._fields)
 
 
+# -- duties ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("duty", sorted(set(DUTIES.values())))
+def test_every_option_of_a_duty_can_be_set_by_exactly_one_key_of_its_tables(duty: str) -> None:
+    schema = schema_of(duty)
+    assert sorted(setting.field for setting in schema.settings.values()) == sorted(schema.options._fields)
+    tables = {table for table, owner in DUTIES.items() if owner == duty}
+    assert {key.partition(".")[0] for key in schema.settings} == tables
+    policies = {schema.options._field_defaults[schema.settings[f"{table}.policy"].field] for table in tables}
+    assert policies == {Policy.OFF}
+
+
+def test_the_table_of_a_duty_is_checked_by_every_run_and_in_force_for_the_duty_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.toml", 'timeout = 5\n[swap]\npolicy = "required"\nsize = "2GiB"\npriority = 3\n')
+    assert load(path) == Options(timeout=5.0)
+    options = load_duty("resource_disk", path)
+    assert (options.swap, options.swap_size, options.swap_priority) == (Policy.REQUIRED, "2GiB", 3)
+    assert options.resource_disk is Policy.OFF
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("swap.sizes = 1", {"key": "swap.sizes", "detail": "unknown key", "nearest": "swap.size"}),
+        ("swop.policy = 1", {"key": "swop.policy", "detail": "unknown key", "nearest": "swap.policy"}),
+        ("swap.size = '2GB'", {"key": "swap.size", "detail": "expected auto, or a size as in 2GiB or 512MiB"}),
+        ("swap.priority = -1", {"key": "swap.priority", "detail": "expected a whole number from 0 to 32767"}),
+        ("swap.priority = true", {"key": "swap.priority", "detail": "expected a whole number from 0 to 32767"}),
+        ("resource-disk.device = '/etc'", {"key": "resource-disk.device", "detail": "expected a path below /dev"}),
+    ],
+)
+def test_a_mistake_in_the_table_of_a_duty_is_found_by_a_first_boot(
+    tmp_path: Path, text: str, data: dict[str, str]
+) -> None:
+    path = write(tmp_path / "m.toml", text)
+    assert error_of(path) == {"file": path, **data}
+
+
+def test_a_duty_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(DUTIES, "swap", "not_installed")
+    error = error_of(write(tmp_path / "m.toml", "[swap]\npolicy = 'off'\n"))
+    assert error == {"duty": "not_installed", "detail": "this installation has no minprov-duties"}
+
+
+def test_without_the_table_of_a_duty_nothing_of_it_is_imported(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.toml", "timeout = 1\n")
+    program = "import sys; from minprov.config import load; load(sys.argv[1])\n"
+    program += "print([module for module in sys.modules if 'duties' in module])"
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("url", ["", "localhost", "https://169.254.169.254", "http://", "http:///"])
 def test_a_url_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(ProvisioningError) as caught:
@@ -106,3 +169,16 @@ def test_a_step_that_comes_after_ready_cannot_be_required(tmp_path: Path, key: s
     assert error.value.reason is Reason.CONFIG_INVALID
     assert error.value.data["key"] == key
     assert "after Ready" in error.value.data["detail"]
+
+
+def test_a_file_that_cannot_be_read_is_named_at_once(tmp_path: Path) -> None:
+    loop, fifo, long = tmp_path / "loop.toml", tmp_path / "fifo.toml", tmp_path / "long.toml"
+    loop.symlink_to(loop)
+    os.mkfifo(fifo)
+    long.write_text("#" * (MAX_CONFIG_SIZE + 1))
+    assert error_of(str(loop)) == {"file": str(loop), "detail": "Too many levels of symbolic links"}
+    assert error_of(str(fifo)) == {"file": str(fifo), "detail": "not a regular file"}
+    assert error_of(str(long)) == {"file": str(long), "detail": "larger than 1048576 bytes"}
+    (tmp_path / "m.toml.d").symlink_to(loop)
+    (tmp_path / "m.toml").touch()
+    assert error_of(str(tmp_path / "m.toml"))["file"] == str(tmp_path / "m.toml.d")

@@ -27,6 +27,7 @@ ORDER = (
     {"media", "properties", "gather"},
     {"apply"},
     {"provision"},
+    {"duties.resource_disk"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -38,7 +39,7 @@ INSIDE = {
         {"ssh_keys"},
     ),
     "machine": (
-        {"account_locks", "blocking", "child_process", "identity", "paths", "tools"},
+        {"account_locks", "blocking", "child_process", "identity", "paths", "processes", "tools"},
         {"files", "markers"},
         {"system"},
         {"provisioners"},
@@ -74,6 +75,7 @@ INSIDE = {
         },
         {"authorized_keys", "hostname", "password"},
     ),
+    "duties.resource_disk": ({"settings"},),
     "commands": (
         {"logs", "output", "parser"},
         {"run", "status"},
@@ -210,6 +212,13 @@ def test_first_boot_imports_the_given_packages_and_the_standard_library_alone(pa
 def test_only_the_run_command_knows_the_emulator(path: Path) -> None:
     knows = any(name.startswith("minprov.emulator") for name in imported_by(path))
     assert knows == (full_name(path) == "commands.run")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=full_name)
+def test_only_the_command_of_a_duty_knows_it(path: Path) -> None:
+    duties = {name.split(".")[1] for name in own_imports(path) if name.startswith("duties.")}
+    folder, _, name = full_name(path).partition(".")
+    assert duties <= {name.split(".")[0]} if folder in ("commands", "duties") else not duties
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if {full_name(path), full_name(path).split(".")[0]} & PURE])

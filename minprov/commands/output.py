@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from typing import Any
@@ -15,4 +16,7 @@ def print_result(document: dict[str, Any], *, as_json: bool) -> None:
         from minprov.outcome.text import render
 
         text = render(document)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files and words of tools may have what the locale's encoding has not: it is written as \\uXXXX.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout.write(text + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from minprov.config import MAX_SECONDS, MIN_SECONDS
 from minprov.errors import ProvisioningError, Reason
 
 
@@ -20,8 +21,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def seconds(text: str) -> float:
-    """Convert a flag's value to a positive number of seconds."""
+    """Convert a flag's value to seconds, within what the configuration may have."""
     value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
+    if not MIN_SECONDS <= value <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"expected seconds from {MIN_SECONDS:g} to {MAX_SECONDS:g}: {text!r}")
     return value

@@ -10,8 +10,10 @@ from minprov.commands.output import print_result
 from minprov.commands.parser import Parser
 from minprov.config import CONFIG_FILE, load
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine.files import read_file
 from minprov.machine.markers import REPORT
 from minprov.machine.paths import resolve_beneath
+from minprov.outcome.result import SCHEMA
 
 
 def run(argv: list[str]) -> int:
@@ -22,7 +24,11 @@ def run(argv: list[str]) -> int:
 
     """
     flags = vars(build_parser().parse_args(argv))
-    print_result(_read(flags), as_json=flags.get("json", False))
+    path, document = _read(flags)
+    try:
+        print_result(document, as_json=flags.get("json", False))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # it says what it is, and is not
+        raise ProvisioningError(Reason.NO_REPORT, path=path, detail="damaged") from error
     return os.EX_OK
 
 
@@ -35,16 +41,18 @@ def build_parser() -> Parser:
     return parser
 
 
-def _read(flags: dict[str, Any]) -> dict[str, Any]:
+def _read(flags: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     options = load(flags.get("config"))
-    path = f"{resolve_beneath(flags.get('root', '/'), options.state_dir)}/{REPORT}"
+    path = resolve_beneath(flags.get("root", "/"), f"{options.state_dir}/{REPORT}")
     try:
-        with open(path, encoding="utf-8") as stream:
-            document: dict[str, Any] = json.load(stream)
-    except FileNotFoundError as error:
-        raise ProvisioningError(Reason.NO_REPORT, path=path) from error
+        contents = read_file(None, path)
+        document = None if contents is None else json.loads(contents)
     except PermissionError as error:
         raise ProvisioningError(Reason.NOT_PERMITTED, path=path, detail="the report is for root") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ProvisioningError(Reason.NO_REPORT, path=path, detail=error) from error
-    return document
+    if contents is None:
+        raise ProvisioningError(Reason.NO_REPORT, path=path)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise ProvisioningError(Reason.NO_REPORT, path=path, detail=f"not a document of {SCHEMA}")
+    return path, document

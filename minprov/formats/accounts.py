@@ -1,12 +1,17 @@
 """The account database's text files, read: passwd(5), shadow(5), group(5), login.defs(5).
 
-Pure: text in, values out. Changing the database is left to the system's own tools.
+Pure: text in, values out. Changing the database is left to the system's own tools. A line, and what it says, is what
+glibc takes it for (nss/nss_files/files-parse.c): an account that the system has must not be overlooked here.
 """
 
+import re
 from typing import NamedTuple
 
 DEFAULT_UID_MIN = 1000  # shadow-utils' own default for UID_MIN, login.defs(5)
 DEFAULT_HOME_MODE = 0o700
+BLANKS = " \t\n\v\f\r"  # isspace(3) in the C locale
+NUMBER = re.compile(rf"[{BLANKS}]*([+-]?)([0-9]+)", re.ASCII)  # strtoul(3)
+MAX_ID, MAX_LONG = (1 << 32) - 1, (1 << 64) - 1
 
 
 class Account(NamedTuple):
@@ -20,31 +25,34 @@ class Account(NamedTuple):
 
 
 def find_account(passwd: str, name: str) -> Account | None:
-    """Return the account with this name, or None; a line that is not one of passwd(5) is passed over."""
-    for fields in _entries(passwd, name):
-        if len(fields) == 7 and fields[2].isdecimal() and fields[3].isdecimal():
-            home = fields[5] if fields[5].startswith("/") else "/"  # as login(1) has it
-            return Account(name=name, uid=int(fields[2]), gid=int(fields[3]), home=home, shell=fields[6])
+    """Return the account with this name, or None; a line that is not one of passwd(5) is passed over.
+
+    The last three of the seven fields may be missing.
+    """
+    for fields in _entries(passwd):
+        if fields[0] != name or len(fields) < 4:
+            continue
+        uid, gid = _number(fields[2]), _number(fields[3])
+        if uid is not None and gid is not None:
+            _gecos, home, *shell = [*fields[4:], "", ""][: max(len(fields) - 4, 2)]
+            home = home if home.startswith("/") else "/"  # as login(1) has it
+            return Account(name=name, uid=uid, gid=gid, home=home, shell=":".join(shell))
     return None
 
 
 def find_password_field(shadow: str, name: str) -> str | None:
     """Return the encrypted password field of shadow(5), or None without an entry."""
-    for fields in _entries(shadow, name):
-        if len(fields) > 1:
-            return fields[1]
-    return None
+    return next((fields[1] for fields in _entries(shadow) if fields[0] == name and len(fields) > 1), None)
 
 
 def existing_groups(group: str) -> set[str]:
     """Return the names of all groups."""
-    return {line.split(":", 1)[0] for line in group.splitlines() if ":" in line}
+    return {fields[0] for fields in _entries(group) if len(fields) > 2 and _number(fields[2]) is not None}
 
 
 def groups_of(group: str, name: str) -> set[str]:
     """Return the names of the groups that list the user as a member."""
-    lines = (line.split(":") for line in group.splitlines())
-    return {fields[0] for fields in lines if len(fields) == 4 and name in fields[3].split(",")}
+    return {fields[0] for fields in _entries(group) if len(fields) == 4 and name in fields[3].split(",")}
 
 
 def uid_min(login_defs: str) -> int:
@@ -62,12 +70,27 @@ def home_mode(login_defs: str) -> int:
         return DEFAULT_HOME_MODE
 
 
-def _entries(database: str, name: str) -> list[list[str]]:
-    return [line.split(":") for line in database.splitlines() if line.startswith(f"{name}:")]
+def _entries(database: str) -> list[list[str]]:
+    """Return the fields of each line that is neither empty nor a comment."""
+    lines = (line.lstrip(BLANKS).partition("\0")[0] for line in database.split("\n"))
+    return [line.split(":") for line in lines if line and not line.startswith("#")]
+
+
+def _number(text: str) -> int | None:
+    """Return a user's or group's number, or None where there is none."""
+    found = NUMBER.fullmatch(text)
+    if not found:
+        return None
+    sign, digits = found.groups()
+    digits = digits.lstrip("0") or "0"
+    if len(digits) > len(str(MAX_LONG)) or int(digits) > MAX_LONG:
+        return None
+    value = int(digits) if sign != "-" else -int(digits) & MAX_LONG
+    return value if value <= MAX_ID else None
 
 
 def _definition(login_defs: str, key: str) -> str | None:
-    for line in login_defs.splitlines():
+    for line in login_defs.split("\n"):
         fields = line.split()
         if len(fields) > 1 and fields[0] == key:
             return fields[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 
 from minprov.errors import ProvisioningError, Reason
@@ -45,6 +46,21 @@ def read_file(directory: int | None, name: str, *, follow: bool = False, owner: 
         return bytes(contents)
     finally:
         os.close(descriptor)
+
+
+def is_roots_alone(path: str) -> bool:
+    """Tell whether a path leads to a regular file that nobody but root can have put there, or write to."""
+    if not os.path.isabs(path):
+        return False
+    real = os.path.realpath(path)
+    with suppress(OSError):
+        if not stat.S_ISREG(os.lstat(real).st_mode):
+            return False
+        places = [real]
+        while places[-1] != "/":
+            places.append(os.path.dirname(places[-1]))
+        return all(found.st_uid == 0 and not found.st_mode & 0o022 for found in map(os.lstat, places))
+    return False
 
 
 async def replace_file(

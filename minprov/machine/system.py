@@ -14,7 +14,7 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
 from minprov.machine.files import file_error, make_directories, read_file, replace_file, sync
 from minprov.machine.paths import resolve_beneath
-from minprov.machine.tools import PATH, find_tool, run_tool
+from minprov.machine.tools import PATH, find_tool, is_program, run_tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +138,7 @@ class System:
             tool, *arguments = name.split(" ")
             for directory in PATH.split(":"):
                 path = f"{directory}/{tool}"
-                if self.exists(path):
+                if is_program(self.path(path)):
                     return [*self._enter(), path, *arguments]
         return None
 

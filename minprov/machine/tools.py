@@ -26,9 +26,14 @@ def find_tool(tool: str) -> str | None:
     """Return the path of a tool on this machine, or None."""
     for directory in PATH.split(":"):
         candidate = f"{directory}/{tool}"
-        if os.access(candidate, os.X_OK):
+        if is_program(candidate):
             return candidate
     return None
+
+
+def is_program(path: str) -> bool:
+    """Tell whether there is a file that may be executed; a directory, which may be entered, is none."""
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 async def run_tool(argv: list[str], *, stdin: bytes = b"", limit: float = TIMEOUT, output: int | None = None) -> str:
@@ -51,7 +56,10 @@ async def run_tool(argv: list[str], *, stdin: bytes = b"", limit: float = TIMEOU
                 start_new_session=True,
             )
         except (FileNotFoundError, PermissionError) as error:
-            raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool=name, detail=error.strerror) from error
+            detail = "its interpreter is not there" if is_program(argv[0]) else error.strerror
+            raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool=name, detail=detail) from error
+        except OSError as error:  # it is no program, or there is no room for one more process
+            raise ProvisioningError(Reason.TOOL_FAILED, tool=name, detail=error.strerror) from error
         ended = asyncio.get_running_loop().run_in_executor(None, process.wait)
         try:
             await asyncio.wait([ended], timeout=limit)

@@ -26,13 +26,17 @@ class State(Enum):
 
 
 class ActionResult(NamedTuple):
-    """What became of a step, in words that hold no secret; `error` is there when it failed."""
+    """What became of a step, in words that hold no secret; `error` is there when it failed.
+
+    `verified` is what the read-back came to: None where nobody could be asked, or nothing was done yet.
+    """
 
     action: str
     target: str
     policy: Policy
     state: State
     detail: str
+    verified: bool | None = None
     error: ProvisioningError | None = None
 
 
@@ -107,6 +111,7 @@ def to_document(result: Result) -> dict[str, Any]:
                 "target": action.target,
                 "state": action.state.value,
                 "policy": action.policy.value,
+                "verified": action.verified,
                 "detail": action.detail,
             }
             for action in result.actions

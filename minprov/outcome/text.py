@@ -19,6 +19,7 @@ STATES = {
     "failed": "failed",
     "off": "switched off",
 }
+UNVERIFIED = {"changed": "written, not verified", "unchanged": "holds already, not verified"}
 
 
 def render(document: dict[str, Any]) -> str:
@@ -34,10 +35,7 @@ def render(document: dict[str, Any]) -> str:
         lines += ["", "Properties", *_table(rows)]
         lines += [f"  ! the sources differ on {difference}" for difference in document["differences"]]
     if document["actions"]:
-        rows = (
-            (item["action"], STATES[item["state"]], f"{item['target']}: {item['detail']}")
-            for item in document["actions"]
-        )
+        rows = ((item["action"], _state(item), f"{item['target']}: {item['detail']}") for item in document["actions"])
         lines += ["", "Actions", *_table(rows)]
     health = document["health"]
     if health["reported"]:
@@ -48,6 +46,13 @@ def render(document: dict[str, Any]) -> str:
         data = ", ".join(f"{key}={value}" for key, value in document["error"]["data"].items())
         lines += ["", f"Failed: {document['error']['reason']}" + (f": {data}" if data else "")]
     return "\n".join(lines)
+
+
+def _state(item: dict[str, Any]) -> str:
+    # `status` also shows reports of versions that did not tell.
+    if item["state"] in UNVERIFIED and item.get("verified", True) is None:
+        return UNVERIFIED[item["state"]]
+    return STATES[item["state"]]
 
 
 def _words(name: str) -> str:

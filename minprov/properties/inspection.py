@@ -20,3 +20,5 @@ class Inspection(NamedTuple):
 
     holds: bool | None
     present: str
+    verified: bool = True
+    """Whether who decides at a login was asked; not so where the system lacks the program."""

@@ -17,10 +17,12 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
 
 from minprov.actions import PublishHostname
 from minprov.errors import ProvisioningError, Reason
+from minprov.formats.accounts import find_account
+from minprov.machine.files import is_roots_alone
+from minprov.machine.processes import Process, find_processes
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
@@ -31,32 +33,25 @@ ANSWER_LIMIT = 10.0
 """Seconds for a client to say yes. Under an SELinux policy that keeps its answer from minprov, it never comes."""
 PID_FILE = "/run/minprov/dhclient.pid"
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
-# As the kernel names the processes: 15 characters, proc_pid_comm(5).
-CLIENTS = {"systemd-network": "systemd-networkd", "NetworkManager": "NetworkManager", "dhclient": "dhclient"}
+ROOTS_CLIENTS = ("NetworkManager", "dhclient")
+NETWORKD, NETWORKD_USER = "systemd-networkd", "systemd-network"  # it gives up root when it starts
 ROUTES = "/proc/net/route"
 # Destinations as that file shows them: WireServer, and the default route.
 DESTINATIONS = ("10813FA8", "00000000")
 
 
-class Client(NamedTuple):
-    """A running DHCP client."""
-
-    name: str
-    argv: list[str]
-
-
 async def note_running_clients(system: System) -> None:
     """Note that a client which runs when the hostname is set may have sent another one."""
-    if names := ", ".join(sorted({client.name for client in _running_clients()})):
+    if names := _names_of_running_clients(system):
         await system.replace(NOTE, f"{names}\n".encode(), mode=0o600)
 
 
 async def inspect(system: System, action: PublishHostname) -> Inspection:
     """Tell whether every DHCP client was started with this hostname or was asked to send it."""
     if not system.live:
-        return Inspection(True, "left to the running system")
+        return Inspection(True, "left to the running system", verified=False)
     if socket.gethostname() != action.hostname:
-        names = ", ".join(sorted({client.name for client in _running_clients()}))
+        names = _names_of_running_clients(system)
         return Inspection(not names, f"{names} runs already" if names else "no DHCP client has started")
     names = system.read_text(NOTE).strip()
     return Inspection(not names, f"{names} started with another name" if names else "sent with every request")
@@ -67,7 +62,7 @@ async def converge(system: System, action: PublishHostname) -> None:
     link = find_link_to_platform()
     if link is None:
         raise ProvisioningError(Reason.READ_BACK, detail="no link has a route to the platform")
-    for client in list(_running_clients()):
+    for client in list(_running_clients(system)):
         match client.name:
             case "systemd-networkd":
                 await run_tool(["networkctl", "reconfigure", link], limit=ANSWER_LIMIT)
@@ -79,10 +74,11 @@ async def converge(system: System, action: PublishHostname) -> None:
     await system.remove(NOTE)
 
 
-async def _run_second_dhclient(system: System, client: Client, link: str) -> None:
+async def _run_second_dhclient(system: System, client: Process, link: str) -> None:
     """Make one request for the lease that the first one holds, as dhclient(8) does when it starts with a lease file."""
-    options = dict(itertools.pairwise(client.argv))
-    lease = ["-lf", options["-lf"]] if "-lf" in options else []
+    lease_file = dict(itertools.pairwise(client.argv)).get("-lf")
+    # It is written to.
+    lease = ["-lf", lease_file] if lease_file and is_roots_alone(lease_file) else []
     request = ["dhclient", "-4", "-1", "-sf", "/bin/true", *lease, "-pf", PID_FILE, link]
     if system.exists(SYSTEMD):
         # It needs raw sockets, which the sandbox of the unit denies; and what it leaves running ends with its own unit.
@@ -104,13 +100,12 @@ def find_link_to_platform(table: str = ROUTES) -> str | None:
     return None
 
 
-def _running_clients() -> Iterator[Client]:
-    for pid in os.listdir("/proc"):
-        if not pid.isdecimal():
-            continue
-        with suppress(OSError):  # it has ended
-            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
-                name = CLIENTS.get(stream.read().strip())
-            if name:
-                with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="surrogateescape") as stream:
-                    yield Client(name, stream.read().rstrip("\0").split("\0"))
+def _running_clients(system: System) -> Iterator[Process]:
+    users = dict.fromkeys(ROOTS_CLIENTS, 0)
+    if account := find_account(system.read_text("/etc/passwd"), NETWORKD_USER):
+        users[NETWORKD] = account.uid
+    return find_processes(users)
+
+
+def _names_of_running_clients(system: System) -> str:
+    return ", ".join(sorted({client.name for client in _running_clients(system)}))

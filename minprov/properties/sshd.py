@@ -27,7 +27,7 @@ async def inspect(system: System, action: ConfigureSshd) -> Inspection:
     """Ask sshd for its effective configuration where this user logs in from elsewhere."""
     sshd = system.own_tool("sshd")
     if sshd is None:
-        return Inspection(True, "sshd is not installed")
+        return Inspection(True, "sshd is not installed", verified=False)
     if not system.live:
         return _inspect_tree(system, action)
     if not system.exists(PRIVILEGE_SEPARATION_DIRECTORY):

@@ -309,7 +309,9 @@ def _settle_document(document: dict[str, Any]) -> dict[str, Any]:
     if document["differences"]:
         settled["differences"] = document["differences"]
     settled["actions"] = {
-        action["action"]: action["state"] + ("" if action["policy"] == "required" else f" ({action['policy']})")
+        action["action"]: action["state"]
+        + (", not verified" if action["state"] in ("changed", "unchanged") and action["verified"] is None else "")
+        + ("" if action["policy"] == "required" else f" ({action['policy']})")
         for action in document["actions"]
     }
     if document["health"]["reported"]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine import tools
 from minprov.machine.system import System
 from minprov.machine.tools import find_tool, run_tool
 
@@ -155,6 +156,27 @@ def test_a_failing_tool_gives_its_status_and_last_words(system: System) -> None:
 
 def test_a_killed_tool_gives_the_signal(system: System) -> None:
     assert error_of(run_tool(["/bin/sh", "-c", "kill -9 $$"])).data == {"tool": "sh", "signal": "9"}
+
+
+def test_what_is_no_program_is_told_as_such(tmp_path: Path) -> None:
+    empty, orphan, directory = tmp_path / "empty", tmp_path / "orphan", tmp_path / "directory"
+    empty.touch(0o755)
+    orphan.write_text("#!/no/such/interpreter\n")
+    orphan.chmod(0o755)
+    directory.mkdir()
+    error = error_of(run_tool([str(empty)]))
+    assert (error.reason, error.data["detail"]) == (Reason.TOOL_FAILED, "Exec format error")
+    error = error_of(run_tool([str(orphan)]))
+    assert (error.reason, error.data["detail"]) == (Reason.TOOL_NOT_FOUND, "its interpreter is not there")
+    assert error_of(run_tool([str(directory)])).reason is Reason.TOOL_NOT_FOUND
+
+
+def test_a_directory_with_the_name_of_a_tool_hides_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "first/useradd").mkdir(parents=True)
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second/useradd").touch(0o755)
+    monkeypatch.setattr(tools, "PATH", f"{tmp_path}/first:{tmp_path}/second")
+    assert find_tool("useradd") == f"{tmp_path}/second/useradd"
 
 
 def test_a_missing_tool_is_named(system: System) -> None:

@@ -47,12 +47,22 @@ def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.root  # the note is root's
 @pytest.mark.parametrize("name", ["systemd-networkd", "NetworkManager", "dhclient"])
-def test_a_client_that_runs_when_the_hostname_is_set_has_to_be_told(tmp_path: Path, note: Path, name: str) -> None:
+def test_a_client_that_runs_when_the_hostname_is_set_has_to_be_told(
+    tmp_path: Path, note: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published_hostname, "NETWORKD_USER", "root")  # not every machine has the user that it runs as
     with running(tmp_path, name):
         asyncio.run(note_running_clients(System()))
     assert note.read_text() == f"{name}\n"
     found = asyncio.run(inspect(System(), PublishHostname(socket.gethostname())))
     assert (found.holds, found.present) == (False, f"{name} started with another name")
+
+
+@pytest.mark.root
+def test_networkd_that_runs_as_another_user_than_its_own_is_none(tmp_path: Path, note: Path) -> None:
+    with running(tmp_path, "systemd-networkd"):
+        asyncio.run(note_running_clients(System()))
+    assert not note.exists()
 
 
 def test_a_client_that_starts_later_sends_it_by_itself(tmp_path: Path, note: Path) -> None:
