@@ -266,6 +266,30 @@ class Reason(Enum):
         "The service manager or a person stopped the run.",
         "Start minprov again: it goes on where it stopped.",
     )
+    IMAGE_INVALID = (
+        "not a usable disk image",
+        os.EX_DATAERR,
+        "The file is no disk image, is cut short, contradicts its format, or depends on other files.",
+        "Make the image anew; the message names the structure that is wrong.",
+    )
+    IMAGE_UNREADABLE = (
+        "the image cannot be read on this machine",
+        os.EX_UNAVAILABLE,
+        "The image's format or file systems need root, a kernel driver or a program that this machine lacks.",
+        "Run as root, or install libguestfs (guestmount), which reads images without root.",
+    )
+    IMAGE_IN_USE = (
+        "the image is in use",
+        os.EX_TEMPFAIL,
+        "A virtual machine, a mount or a writer has the disk open, so a copy would mix two states of it.",
+        "Shut the machine down, unmount the disk, then try again.",
+    )
+    OUTPUT_FAILED = (
+        "the output was not written",
+        os.EX_CANTCREAT,
+        "A file of this name exists, or the disk is full, read-only or faulty.",
+        "Give another name or make room; nothing is overwritten and no partial file is left.",
+    )
     INTERNAL = (
         "unhandled exception",
         os.EX_SOFTWARE,

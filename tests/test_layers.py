@@ -35,8 +35,10 @@ ORDER = (
 # The same inside each folder.
 INSIDE = {
     "formats": (
-        {"accounts", "names", "pem", "sha_crypt", "xml_document"},
-        {"ssh_keys"},
+        {"accounts", "names", "pem", "sha_crypt", "vhd_footer", "xml_document"},
+        {"disk_image", "ssh_keys"},
+        {"partitions"},
+        {"superblocks"},
     ),
     "machine": (
         {"account_locks", "blocking", "child_process", "identity", "paths", "processes", "tools"},

@@ -70,7 +70,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "The image is not written to. The exit status is 0 if it does and 1 if it does not.",
         epilog="docs/prove-your-image.md has an example and what is needed.",
     )
-    parser.add_argument("image", metavar="IMAGE", help="disk image: raw, qcow2 or VHD")
+    parser.add_argument("image", metavar="IMAGE", help="disk image: raw, qcow2, VHD, VHDX or VMDK")
     machine = add_vm_options(parser)
     machine.add_argument("--firmware", choices=["bios", "uefi"], default="bios", help="what starts it (default: bios)")
     machine.add_argument("--memory", metavar="MIB", type=int, default=1024, help="(default: 1024)")

@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.formats.disk_image import BOOT_SIGNATURE, HEAD, TAIL, ImageFormat, recognise
 
 from .machine import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-# QEMU's drivers by how a file of theirs begins. A fixed VHD, the form in which Azure takes images, begins with the disk
-# and ends with a footer. (QEMU, docs/interop/qcow2.txt; Microsoft, Virtual Hard Disk Image Format Specification.)
-_MAGIC = {b"QFI\xfb": "qcow2", b"conectix": "vpc", b"vhdxfile": "vhdx"}
-_VHD_FOOTER_SIZE = 512
-_BOOT_SIGNATURE = b"\x55\xaa"  # at the end of the first sector, on a GPT disk as well
 
 # Where the firmware of a distribution is described (QEMU, docs/interop/firmware.json), in order of precedence.
 _DESCRIPTIONS = (Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmware"))
@@ -49,19 +44,15 @@ def open_image(path: str | Path) -> DiskImage:
     path = Path(path).absolute()
     try:
         with path.open("rb") as file:
-            head = file.read(512)
-            file.seek(-min(_VHD_FOOTER_SIZE, len(head)), 2)
-            foot = file.read(_VHD_FOOTER_SIZE)
+            head = file.read(HEAD)
+            file.seek(-min(TAIL, len(head)), 2)
+            image_format = recognise(head, file.read(TAIL))
     except OSError as error:
         raise ProvisioningError(Reason.USAGE, image=path, detail=error.strerror) from error
-    for part in (head, foot):
-        for magic, driver in _MAGIC.items():
-            if part.startswith(magic):
-                return DiskImage(path, driver)
-    if head[510:512] != _BOOT_SIGNATURE:
-        detail = "not a disk image: neither qcow2 nor VHD, and no boot sector"
+    if image_format is ImageFormat.RAW and head[-2:] != BOOT_SIGNATURE:
+        detail = "not a disk image: neither qcow2, VHD, VHDX nor VMDK, and no boot sector"
         raise ProvisioningError(Reason.USAGE, image=path, detail=detail)
-    return DiskImage(path, "raw")
+    return DiskImage(path, image_format.driver)
 
 
 def uefi_arguments(directory: Path, descriptions: Sequence[Path] = _DESCRIPTIONS) -> tuple[str, ...]:
