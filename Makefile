@@ -27,11 +27,12 @@ test-fresh: $(VENV)/.ready  ## do what the README says on fresh machines: minima
 	tests/ensure-packages tests/fresh-apt-packages.txt
 	$(BIN)/python -m tests.fresh $(FRESH)
 
-check: $(VENV)/.ready  ## lint and types
+check: $(VENV)/.ready  ## lint, types, commits
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/python scripts/check_commits.py
 
 test-vm: $(VENV)/.ready  ## boot real guests under QEMU: the boots that matter most, ten minutes
 	tests/ensure-packages tests/vm/apt-packages.txt
@@ -87,7 +88,7 @@ test-cases-%: $(VENV)/.ready
 	rm -rf build/$*
 	mkdir -p build/$*
 	tar -xf dist/*-$*-*.tar.gz -C build/$* --strip-components=1
-	$(BIN)/python -m pytest tests/test_cases.py --program $(CURDIR)/build/$*/minprov \
+	$(BIN)/python -m pytest tests/test_cases.py --program "'$(CURDIR)/build/$*/minprov'" \
 	    -k 'not dry-run-emulated and not tree-emulated'
 
 fuzz: $(VENV)/.ready  ## fuzz the readers of the media for half an hour, guided by coverage
