@@ -30,7 +30,9 @@ MACHINES = 3
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write what cases come to into their expect.json")
     parser.addoption(
-        "--program", default=f"{sys.executable} -m minprov", help="what the cases run: an installed minprov"
+        "--program",
+        default=shlex.join([sys.executable, "-m", "minprov"]),
+        help="what the cases run: an installed minprov",
     )
 
 
