@@ -221,8 +221,14 @@ class Reason(Enum):
     SYSTEM_ACCOUNT = (
         "refusing to provision a system account",
         os.EX_DATAERR,
-        "The user exists in the image with a uid below UID_MIN.",
-        "Choose another administrator name, or set `allow-system-account = true`.",
+        "The user exists in the image with a uid below UID_MIN or above UID_MAX, or is nobody.",
+        "Choose another administrator name, or set `user.allow-system-account = true`, which does not admit nobody.",
+    )
+    HOME_REFUSED = (
+        "home directory cannot be used",
+        os.EX_OSERR,
+        "What stands in the place of the user's home directory belongs to somebody else, or others can change it.",
+        "Give it to the account in the image, remove it, or give the account another home directory.",
     )
     TOOL_NOT_FOUND = (
         "required system tool not found",

@@ -24,7 +24,7 @@ from minprov.gather import Sources, find_drive, open_transport
 from minprov.machine import markers
 from minprov.machine.account_locks import clear_up_after_killed_tools
 from minprov.machine.blocking import in_thread
-from minprov.machine.files import file_error, make_directories
+from minprov.machine.files import file_error
 from minprov.machine.identity import Identity
 from minprov.machine.provisioners import refuse_other_provisioners
 from minprov.machine.system import System
@@ -270,7 +270,8 @@ class Run:
 
     def _make_state_directory(self) -> None:
         try:
-            make_directories(self._state_dir, 0o700)
+            with self._system.directory(self._options.state_dir, make=0o700):
+                pass
         except OSError as error:
             raise file_error(error, self._options.state_dir) from error
 

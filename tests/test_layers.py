@@ -41,7 +41,7 @@ INSIDE = {
         {"superblocks"},
     ),
     "machine": (
-        {"account_locks", "blocking", "child_process", "identity", "paths", "processes", "tools"},
+        {"account_locks", "blocking", "child_process", "directories", "identity", "paths", "processes", "tools"},
         {"files", "markers"},
         {"system"},
         {"provisioners"},
@@ -63,7 +63,7 @@ INSIDE = {
     ),
     "sources": ({"imds"},),
     "properties": (
-        {"inspection"},
+        {"home", "inspection"},
         {
             "custom_data_run",
             "eject_media",

@@ -8,6 +8,7 @@ import re
 from typing import NamedTuple
 
 DEFAULT_UID_MIN = 1000  # shadow-utils' own default for UID_MIN, login.defs(5)
+DEFAULT_UID_MAX = 60000
 DEFAULT_HOME_MODE = 0o700
 BLANKS = " \t\n\v\f\r"  # isspace(3) in the C locale
 NUMBER = re.compile(rf"[{BLANKS}]*([+-]?)([0-9]+)", re.ASCII)  # strtoul(3)
@@ -34,14 +35,25 @@ def find_account(passwd: str, name: str) -> Account | None:
             continue
         uid, gid = _number(fields[2]), _number(fields[3])
         if uid is not None and gid is not None:
-            _gecos, home, *shell = [*fields[4:], "", ""][: max(len(fields) - 4, 2)]
-            home = home if home.startswith("/") else "/"  # as login(1) has it
-            return Account(name=name, uid=uid, gid=gid, home=home, shell=":".join(shell))
+            home = fields[5] if len(fields) > 5 and fields[5].startswith("/") else "/"  # as login(1) has it
+            return Account(name=name, uid=uid, gid=gid, home=home, shell=":".join(fields[6:]))
     return None
 
 
+def find_name(passwd: str, uid: int) -> str | None:
+    """Return the name of an account with this number, or None."""
+    entries = (fields for fields in _entries(passwd) if len(fields) >= 4)
+    return next((fields[0] for fields in entries if _number(fields[2]) == uid), None)
+
+
+def has_empty_password(passwd: str, shadow: str, name: str) -> bool:
+    """Tell whether anybody can become this account without a password: passwd(5), crypt(5)."""
+    field = find_password_field(passwd, name)
+    return (find_password_field(shadow, name) if field == "x" else field) == ""
+
+
 def find_password_field(shadow: str, name: str) -> str | None:
-    """Return the encrypted password field of shadow(5), or None without an entry."""
+    """Return the encrypted password field of shadow(5) or passwd(5), or None without an entry."""
     return next((fields[1] for fields in _entries(shadow) if fields[0] == name and len(fields) > 1), None)
 
 
@@ -59,6 +71,12 @@ def uid_min(login_defs: str) -> int:
     """Return the lowest uid of ordinary users."""
     value = _definition(login_defs, "UID_MIN")
     return int(value) if value and value.isdecimal() else DEFAULT_UID_MIN
+
+
+def uid_max(login_defs: str) -> int:
+    """Return the highest uid of ordinary users."""
+    value = _definition(login_defs, "UID_MAX")
+    return int(value) if value and value.isdecimal() else DEFAULT_UID_MAX
 
 
 def home_mode(login_defs: str) -> int:

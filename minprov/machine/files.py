@@ -93,19 +93,6 @@ async def replace_file(
     await in_thread(replace)  # as one call: each costs a turn of the loop and of the import that goes on beside it
 
 
-def make_directories(path: str, mode: int) -> None:
-    """Create a directory, and those above it, where they are not there yet, durably; raises OSError."""
-    if not os.path.isdir(path):
-        parent = os.path.dirname(path)
-        make_directories(parent, mode)
-        try:
-            os.mkdir(path, mode)
-        except FileExistsError:
-            if not os.path.isdir(path):  # which it is when a step that runs at the same time was quicker
-                raise
-        sync(parent)
-
-
 def sync(path: str, directory: int | None = None) -> None:
     """Have a file's contents, or a directory's entries, on disk: what is on other file systems is not waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)

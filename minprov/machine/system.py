@@ -7,17 +7,18 @@ it: in a tree, an absolute link stays inside the tree. `files` has how files are
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
-from minprov.machine.files import file_error, make_directories, read_file, replace_file, sync
+from minprov.machine.directories import opened_directory
+from minprov.machine.files import file_error, read_file, replace_file, sync
 from minprov.machine.paths import resolve_beneath
 from minprov.machine.tools import PATH, find_tool, is_program, run_tool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 
 class System:
@@ -55,14 +56,9 @@ class System:
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def directory(self, path: str) -> Iterator[int]:
-        """Open a directory for the calls below; raises FileNotFoundError when it is not there."""
-        descriptor = os.open(self.path(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def directory(self, path: str, *, make: int | None = None) -> AbstractContextManager[int]:
+        """Open a directory for the calls below, as `opened_directory` does."""
+        return opened_directory(self.root, path, make=make)
 
     def read(self, path: str) -> bytes | None:
         """Return a file's contents, or None when it is not there."""
@@ -81,9 +77,7 @@ class System:
         """Replace a file of root's, creating the directories above it (0755) as needed."""
         parent = os.path.dirname(path)
         try:
-            if not self.exists(parent):
-                await in_thread(make_directories, self.path(parent), 0o755)
-            with self.directory(parent) as directory:
+            with self.directory(parent, make=0o755) as directory:
                 await replace_file(directory, os.path.basename(path), contents, mode=mode)
         except OSError as error:
             raise file_error(error, path) from error

@@ -1,42 +1,50 @@
-"""The administrator's account: passwd entry, supplementary groups, home directory.
-
-The account is made by shadow-utils or busybox. The home directory is made here, beside its place and then renamed, so
-that a run killed half way leaves no half copied one; it also serves adopted accounts that have none.
-"""
+"""The administrator's account: passwd entry and groups, by shadow-utils or busybox; `home` has its directory."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import stat
 
 from minprov.actions import EnsureUser
 from minprov.errors import ProvisioningError, Reason
-from minprov.formats.accounts import Account, existing_groups, find_account, groups_of, home_mode, uid_min
+from minprov.formats.accounts import (
+    Account,
+    existing_groups,
+    find_account,
+    groups_of,
+    has_empty_password,
+    home_mode,
+    uid_max,
+    uid_min,
+)
 from minprov.machine.blocking import in_thread
-from minprov.machine.files import file_error, make_directories, sync
+from minprov.machine.files import file_error
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
+from minprov.properties import home
 from minprov.properties.inspection import Inspection
 
-PASSWD, GROUP, LOGIN_DEFS, SKELETON = "/etc/passwd", "/etc/group", "/etc/login.defs", "/etc/skel"
+PASSWD, SHADOW, GROUP, LOGIN_DEFS = "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/login.defs"
+NOBODY, NOBODY_UID = "nobody", 65534  # whoever runs as it is not one user: NFS and user namespaces map others to it
 FALLBACK_SHELL = "/bin/sh"
 
 
 async def inspect(system: System, action: EnsureUser) -> Inspection:
     """Look at the passwd entry, the groups and the home directory.
 
-    Raises `ProvisioningError` with `Reason.SYSTEM_ACCOUNT` for an account that is not an ordinary user's.
+    Raises:
+        ProvisioningError: SYSTEM_ACCOUNT for an account that is not an ordinary user's; HOME_REFUSED for a home that is
+            not the account's.
+
     """
     account = find_user(system, action.username)
     if account is None:
         return Inspection(False, "absent")
-    lowest = uid_min(system.read_text(LOGIN_DEFS))
-    if account.uid < lowest and not action.allow_system_account:
-        raise ProvisioningError(Reason.SYSTEM_ACCOUNT, username=account.name, uid=account.uid, uid_min=lowest)
+    _refuse_system_account(system, account, allowed=action.allow_system_account)
     faults = [f"not in group {name}" for name in _lacking_groups(system, action)]
-    if fault := _home_fault(system, account):
-        faults.append(fault)
+    if _has_empty_password(system, account):
+        faults.append("its password is empty")
+    if lack := home.find_lack(system, account):
+        faults.append(lack)
     if _journal(system, action) in (_creating(action), _joining(action)):
         faults.append("left half made by a run that was killed")
     return Inspection(not faults, ", ".join([f"uid {account.uid}", *faults]))
@@ -45,6 +53,7 @@ async def inspect(system: System, action: EnsureUser) -> Inspection:
 async def converge(system: System, action: EnsureUser) -> None:
     """Create the account, or give an existing one what it lacks; its password is left as it is."""
     account = find_user(system, action.username)
+    new = False
     left_by_a_killed_run = _journal(system, action) if account else ""
     if left_by_a_killed_run == _creating(action):
         await _delete(system, action.username)
@@ -61,13 +70,17 @@ async def converge(system: System, action: EnsureUser) -> None:
         account = find_user(system, action.username)
         if account is None:
             raise ProvisioningError(Reason.READ_BACK, detail="the account was not created")
+        new = True
     elif left_by_a_killed_run == _joining(action) or _lacking_groups(system, action):
         await system.replace(action.journal, _joining(action).encode(), mode=0o600)
         await _join(system, action)
+    if _has_empty_password(system, account):
+        # Anybody who is on the system could become this account, and by sudo root.
+        await set_password_field(system, action.username, "*")
     await system.sync(os.path.dirname(PASSWD))
     mode = home_mode(system.read_text(LOGIN_DEFS))
     try:
-        await in_thread(_ensure_home, system, account, mode)
+        await in_thread(home.ensure_home, system, account, mode, new=new)
     except OSError as error:
         raise file_error(error, account.home) from error
     await system.restore_label(account.home)
@@ -77,6 +90,25 @@ async def converge(system: System, action: EnsureUser) -> None:
 def find_user(system: System, username: str) -> Account | None:
     """Return the user's passwd entry, or None."""
     return find_account(system.read_text(PASSWD), username)
+
+
+def _refuse_system_account(system: System, account: Account, *, allowed: bool) -> None:
+    definitions = system.read_text(LOGIN_DEFS)
+    lowest, highest = uid_min(definitions), uid_max(definitions)
+    is_nobody = account.name == NOBODY or account.uid == NOBODY_UID
+    if is_nobody or (not allowed and not lowest <= account.uid <= highest):
+        raise ProvisioningError(
+            Reason.SYSTEM_ACCOUNT, username=account.name, uid=account.uid, uid_min=lowest, uid_max=highest
+        )
+
+
+def _has_empty_password(system: System, account: Account) -> bool:
+    try:
+        return has_empty_password(system.read_text(PASSWD), system.read_text(SHADOW), account.name)
+    except ProvisioningError as error:
+        if error.reason is Reason.NOT_PERMITTED:  # a dry run without privileges
+            return False
+        raise
 
 
 def _journal(system: System, action: EnsureUser) -> str:
@@ -147,65 +179,3 @@ async def set_password_field(system: System, username: str, field: str) -> None:
     if chpasswd is None:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="chpasswd")
     await run_tool([*chpasswd, "-e"], stdin=f"{username}:{field}\n".encode())
-
-
-def _home_fault(system: System, account: Account) -> str | None:
-    try:
-        found = os.stat(system.path(account.home))
-    except OSError:
-        return f"no {account.home}"
-    if not stat.S_ISDIR(found.st_mode):
-        return f"{account.home} is not a directory"
-    if found.st_uid != account.uid:
-        return f"{account.home} belongs to uid {found.st_uid}"
-    # sshd's StrictModes refuses keys below a directory that others may write to.
-    if found.st_mode & 0o022:
-        return f"{account.home} has mode {stat.S_IMODE(found.st_mode):04o}"
-    return None
-
-
-def _ensure_home(system: System, account: Account, mode: int) -> None:
-    home = system.path(account.home)
-    try:
-        found = os.stat(home)
-    except FileNotFoundError:
-        _make_home(system, account, home, mode)
-        return
-    if not stat.S_ISDIR(found.st_mode) or _is_of_the_system(system, home):
-        return  # whatever it is, it is not the user's; the second look says so
-    if found.st_uid != account.uid:
-        os.chown(home, account.uid, account.gid)
-    if found.st_mode & 0o022:
-        os.chmod(home, stat.S_IMODE(found.st_mode) & ~0o022)
-
-
-def _is_of_the_system(system: System, directory: str) -> bool:
-    """Tell whether it is / or directly below it, as /etc and /root are: no place to give away."""
-    real = os.path.realpath(directory)
-    return system.root in (real, os.path.dirname(real))
-
-
-def _make_home(system: System, account: Account, home: str, mode: int) -> None:
-    parent, name = os.path.split(home)
-    make_directories(parent, 0o755)
-    temporary = os.path.join(parent, f".{name}.minprov")
-    if os.path.lexists(temporary):
-        shutil.rmtree(temporary)
-    skeleton = system.path(SKELETON)
-    if os.path.isdir(skeleton):
-        shutil.copytree(skeleton, temporary, symlinks=True, copy_function=shutil.copy)
-    else:
-        os.mkdir(temporary)
-    for directory, directories, files in os.walk(temporary, topdown=False):
-        for name in (*directories, *files):
-            _hand_over(os.path.join(directory, name), account)
-    os.chmod(temporary, mode)
-    _hand_over(temporary, account)
-    os.rename(temporary, home)
-    sync(parent)
-
-
-def _hand_over(path: str, account: Account) -> None:
-    os.chown(path, account.uid, account.gid, follow_symlinks=False)
-    if stat.S_IFMT(os.lstat(path).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
-        sync(path)  # the skeleton's files must not come out empty after a power cut
