@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from minprov.errors import ProvisioningError
+from minprov.errors import ProvisioningError, Reason
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "status": "print the last run's result",
+    "vhd": "make the fixed VHD that Azure takes from a disk image",
 }
 """What each command does; its module in `commands` is named like it. Without one, the machine is provisioned."""
 
@@ -50,10 +51,19 @@ def build_parser() -> Parser:
     parser = build_parser()
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, does in COMMANDS.items():
-        own = _module(name).build_parser()
+        try:
+            own = _module(name).build_parser()
+        except ProvisioningError:
+            continue  # not part of this installation
         commands.add_parser(name, help=does, description=own.description, parents=[own], add_help=False)
     return parser
 
 
 def _module(command: str) -> ModuleType:
-    return import_module(f"minprov.commands.{command.replace('-', '_')}")
+    try:
+        return import_module(f"minprov.commands.{command.replace('-', '_')}")
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("minprov."):
+            raise
+        detail = f"`minprov {command}` is not part of this installation"
+        raise ProvisioningError(Reason.USAGE, detail=detail, hint="install the package minprov-tools") from error

@@ -26,7 +26,7 @@ ORDER = (
     {"discs", "outcome", "sources", "wire"},
     {"media", "properties", "gather"},
     {"apply"},
-    {"provision"},
+    {"image", "provision"},
     {"duties.resource_disk"},
     {"commands"},
     {"cli"},
@@ -78,9 +78,15 @@ INSIDE = {
         {"authorized_keys", "hostname", "password"},
     ),
     "duties.resource_disk": ({"settings"},),
+    "image": (
+        {"layout", "progress"},
+        {"qemu_img"},
+        {"disk_file"},
+        {"vhd"},
+    ),
     "commands": (
         {"logs", "output", "parser"},
-        {"run", "status"},
+        {"run", "status", "vhd"},
     ),
 }
 EMULATOR_LAYERS = (

@@ -86,7 +86,7 @@ def test_a_hybrid_table_is_told_from_a_protective_one(disk: Path) -> None:
 @pytest.mark.root
 def test_a_gpt_of_large_sectors_is_read(disk: Path) -> None:
     disk.write_bytes(bytes(32 * MIB))
-    attach = ["/usr/sbin/losetup", "--find", "--show", "--sector-size=4096", disk]
+    attach: list[str | Path] = ["/usr/sbin/losetup", "--find", "--show", "--sector-size=4096", disk]
     device = subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip()
     try:
         subprocess.run(["/usr/sbin/sfdisk", "--quiet", "--no-reread", device], input=GPT.encode(), check=True)
