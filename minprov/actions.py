@@ -106,6 +106,14 @@ class ExecuteCustomData(NamedTuple):
     path: str
 
 
+class PrepareWaagent(NamedTuple):
+    """Leave behind what makes a waagent that stays for extensions find this VM provisioned."""
+
+    hostname: str | None
+    ovf_env: bytes | None
+    disable_agent: bool
+
+
 class EjectMedia(NamedTuple):
     """Give the disc back once nothing needs it any more."""
 
@@ -124,5 +132,6 @@ Action = (
     | GrantSudo
     | StoreFile
     | ExecuteCustomData
+    | PrepareWaagent
     | EjectMedia
 )

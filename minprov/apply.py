@@ -22,6 +22,7 @@ from minprov.actions import (
     ExecuteCustomData,
     GrantSudo,
     Policy,
+    PrepareWaagent,
     PublishHostname,
     SetHostname,
     SetPassword,
@@ -46,6 +47,7 @@ from minprov.properties import (
     stored_file,
     sudo,
     user,
+    waagent,
 )
 from minprov.properties.inspection import Inspection
 
@@ -66,6 +68,7 @@ HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
     GrantSudo: (sudo.inspect, sudo.converge),
     StoreFile: (stored_file.inspect, stored_file.converge),
     ExecuteCustomData: (custom_data_run.inspect, custom_data_run.converge),
+    PrepareWaagent: (waagent.inspect, waagent.converge),
     EjectMedia: (eject_media.inspect, eject_media.converge),
 }
 
@@ -76,6 +79,8 @@ NEEDS: dict[type[Action], tuple[type[Action], ...]] = {
     WriteAuthorizedKeys: (EnsureUser,),
     GrantSudo: (EnsureUser,),
     ConfigureSshd: (EnsureHostKeys, SetPassword),
+    # waagent may be waiting for nothing but this.
+    PrepareWaagent: (SetHostname, EnsureUser, SetPassword, WriteAuthorizedKeys, ConfigureSshd, GrantSudo),
     ExecuteCustomData: (SetHostname, EnsureUser, SetPassword, WriteAuthorizedKeys, GrantSudo, StoreFile),
 }
 

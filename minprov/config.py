@@ -31,9 +31,10 @@ class OnMissing(Enum):
 
 
 class OnOtherProvisioner(Enum):
-    """What to do when cloud-init or waagent is enabled too."""
+    """What to do when another provisioning agent is enabled too."""
 
     REFUSE = "refuse"
+    PREPARE = "prepare"
     IGNORE = "ignore"
 
 
@@ -118,7 +119,11 @@ SETTINGS = {
     "loop": Setting("loop", "The event loop; `auto` is uvloop where it is installed."),
     "log-level": Setting("log_level", "Least severe message to log: debug, info, warning or error."),
     "state-dir": Setting("state_dir", "Where the report, markers and stored documents are kept."),
-    "other-provisioners": Setting("other_provisioners", "What to do when cloud-init or waagent is enabled as well."),
+    "other-provisioners": Setting(
+        "other_provisioners",
+        "What to do when another provisioning agent is enabled as well; `prepare`: have waagent, which stays for "
+        "extensions, find the VM provisioned, and refuse any other.",
+    ),
     "sources.media": Setting(
         "media", "Devices, image files, directories or ovf-env.xml files to try; none: discover the drive."
     ),

@@ -35,8 +35,8 @@ class Reason(Enum):
     OTHER_PROVISIONER = (
         "another provisioning agent is enabled",
         os.EX_CONFIG,
-        "cloud-init or waagent is enabled to provision this machine as well; two provisioners would race.",
-        'Disable one of them in the image, or set `other-provisioners = "ignore"`.',
+        "The agent named in the message is enabled to provision this machine as well; two provisioners would race.",
+        'Disable one of them in the image. A waagent that is there for extensions: `other-provisioners = "prepare"`.',
     )
     NOT_PERMITTED = (
         "not permitted",

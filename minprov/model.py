@@ -47,6 +47,7 @@ class OvfEnv(NamedTuple):
     preprovisioned_vm: bool = False
     preprovisioned_vm_type: str | None = None
     provision_guest_proxy_agent: bool = False
+    provision_guest_agent: bool | None = None
 
 
 class InstanceMetadata(NamedTuple):

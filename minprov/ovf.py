@@ -57,6 +57,7 @@ def parse_ovf_env(data: bytes) -> OvfEnv:
         preprovisioned_vm=platform.optional("PreprovisionedVm").boolean() or False,
         preprovisioned_vm_type=_pool_type(platform.optional("PreprovisionedVMType", "PreprovisionedVmType")),
         provision_guest_proxy_agent=platform.optional("ProvisionGuestProxyAgent").boolean() or False,
+        provision_guest_agent=platform.optional("ProvisionGuestAgent").boolean(),
     )
 
 

@@ -18,13 +18,14 @@ from minprov.actions import (
     GrantSudo,
     Phase,
     Policy,
+    PrepareWaagent,
     PublishHostname,
     SetHostname,
     SetPassword,
     StoreFile,
     WriteAuthorizedKeys,
 )
-from minprov.config import AskPassword, OnMissing, Options
+from minprov.config import AskPassword, OnMissing, OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.ssh_keys import normalise_keys
 from minprov.model import Chosen, Evidence, InstanceMetadata, OvfEnv, Properties, SshPublicKey
@@ -177,6 +178,13 @@ def _plan_steps(properties: Properties, evidence: Evidence, options: Options) ->
     if properties.username:
         yield from _plan_account(properties.username.value, properties, evidence, options)
     yield from _plan_documents(properties, evidence, options)
+    if options.other_provisioners is OnOtherProvisioner.PREPARE:
+        prepare = PrepareWaagent(
+            hostname=properties.hostname and properties.hostname.value,
+            ovf_env=evidence.redacted_ovf_env,
+            disable_agent=evidence.ovf is not None and evidence.ovf.provision_guest_agent is False,
+        )
+        yield Step("prepare-waagent", "/var/lib/waagent", Policy.REQUIRED, prepare)
     if evidence.device:
         yield plan_ejection(evidence.device, options)
 

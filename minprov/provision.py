@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from minprov import __version__
 from minprov.actions import Phase, PublishHostname
 from minprov.apply import apply, first_required_failure, preview
-from minprov.config import Options
+from minprov.config import OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.gather import Sources, find_drive, open_transport
 from minprov.machine import markers
@@ -26,14 +26,15 @@ from minprov.machine.account_locks import clear_up_after_killed_tools
 from minprov.machine.blocking import in_thread
 from minprov.machine.files import file_error
 from minprov.machine.identity import Identity
-from minprov.machine.provisioners import refuse_other_provisioners
+from minprov.machine.provisioners import enabled_provisioners
 from minprov.machine.system import System
 from minprov.model import Evidence
 from minprov.outcome import channels
 from minprov.outcome.result import Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
-from minprov.report import encode_failure, encode_success
+from minprov.properties import waagent
+from minprov.report import ORDINARY_VM, encode_failure, encode_success
 from minprov.wire import Delivery, report_health
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Run:
     async def _provision(self, *, force: bool) -> None:
         self._make_state_directory()
         clear_up_after_killed_tools(self._system)
-        refuse_other_provisioners(self._system, self._options.other_provisioners)
+        self._refuse_other_provisioners()
         if not force and self._holds(markers.APPLIED):
             async with open_transport(self._timeline) as transport:
                 await self._finish_earlier_run(transport)
@@ -152,6 +153,15 @@ class Run:
         self.result.outcome = Outcome.PLANNED
 
     # -- its parts -----------------------------------------------------------------------------------------------------
+
+    def _refuse_other_provisioners(self) -> None:
+        choice = self._options.other_provisioners
+        for agent in enabled_provisioners(self._system):
+            prepared = agent == waagent.NAME and choice is OnOtherProvisioner.PREPARE
+            if choice is not OnOtherProvisioner.IGNORE and not prepared:
+                raise ProvisioningError(Reason.OTHER_PROVISIONER, agent=agent)
+            treated = "it is to find the VM provisioned" if prepared else "the configuration says to ignore it"
+            self.result.note(f"{agent} is enabled, too: {treated}")
 
     def _sources(self) -> Sources:
         return Sources(self._options, self._reading, self.result, self._timeline, deadline=self._deadline)
@@ -229,7 +239,10 @@ class Run:
 
     async def _tell_failure(self, error: ProvisioningError) -> None:
         """Tell of a failure, the surest channels first; what goes wrong here is logged and no more."""
-        report = encode_failure(error.reason.phrase, error.data, agent=AGENT, vm_id=self._vm_id, timestamp=_now())
+        pooled = error.data["type"] if error.reason is Reason.UNSUPPORTED_PREPROVISIONING else ORDINARY_VM
+        report = encode_failure(
+            error.reason.phrase, error.data, agent=AGENT, vm_id=self._vm_id, timestamp=_now(), pps_type=pooled
+        )
         logger.error("%s", report)
         async with asyncio.TaskGroup() as group:
             group.create_task(channels.write_console(self._options, report))

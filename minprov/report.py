@@ -26,6 +26,8 @@ XML_ESCAPES = REPLACEMENTS | str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt
 
 # The platform answers 500 to a longer description (WALinuxAgent#2017). In which unit is not known: bytes are the safe
 # reading, and leave room in a KVP record.
+ORDINARY_VM = "None"
+"""What azure-init's report calls the pps_type of a VM that is not pooled: libazureinit-kvp, report.rs."""
 REPORT_MAX_BYTES = 512
 HELP_URL = "https://aka.ms/linuxprovisioningerror"
 SHORTEST_VALUE = 16  # cut below this, it says nothing
@@ -64,9 +66,10 @@ def build_health_json(*, state: State, substatus: Substatus | None = None, descr
     return json.dumps(document).encode()
 
 
-def encode_success(*, agent: str, vm_id: str, timestamp: str) -> str:
+def encode_success(*, agent: str, vm_id: str, timestamp: str, pps_type: str = ORDINARY_VM) -> str:
     """Return the report of a run that succeeded, for KVP."""
-    return _encode(["result=success", f"agent={agent}", f"timestamp={timestamp}", f"vm_id={vm_id}"])
+    fields = [f"agent={agent}", f"pps_type={pps_type}", f"vm_id={vm_id}", f"timestamp={timestamp}"]
+    return _encode(["result=success", *fields])
 
 
 def encode_failure(
@@ -76,6 +79,7 @@ def encode_failure(
     agent: str,
     vm_id: str,
     timestamp: str,
+    pps_type: str = ORDINARY_VM,
     limit: int = REPORT_MAX_BYTES,
 ) -> str:
     """Return the report of a run that failed, for every channel: one line of at most `limit` UTF-8 bytes.
@@ -84,7 +88,7 @@ def encode_failure(
     its last fields are left out.
     """
     head = ["result=error", f"reason={reason_phrase}", f"agent={agent}"]
-    tail = [f"vm_id={vm_id}", f"timestamp={timestamp}", f"documentation_url={HELP_URL}"]
+    tail = [f"pps_type={pps_type}", f"vm_id={vm_id}", f"timestamp={timestamp}", f"documentation_url={HELP_URL}"]
     lengths = {key: min(len(value), limit) for key, value in supporting_data.items()}
     while True:
         data = [f"{key}={_cut(supporting_data[key], length)}" for key, length in lengths.items()]

@@ -74,6 +74,7 @@ INSIDE = {
             "stored_file",
             "sudo",
             "user",
+            "waagent",
         },
         {"authorized_keys", "hostname", "password"},
     ),

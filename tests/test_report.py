@@ -93,14 +93,15 @@ def test_goal_state_is_echoed_whatever_it_holds(text: str) -> None:
 
 def test_success_is_one_line_of_known_fields() -> None:
     assert encode_success(**WHO) == (
-        "result=success|agent=minprov/0.1.0|timestamp=2026-01-02T03:04:05+00:00|vm_id=02aab8a4-74ef-476e-8182-f6d2ba4166a6"
+        "result=success|agent=minprov/0.1.0|pps_type=None|vm_id=02aab8a4-74ef-476e-8182-f6d2ba4166a6"
+        "|timestamp=2026-01-02T03:04:05+00:00"
     )
 
 
 def test_failure_puts_the_reason_first_and_quotes_where_needed() -> None:
     assert encode_failure("invalid hostname", {"value": "a|b's", "rule": "none"}, **WHO) == (
         "result=error|reason=invalid hostname|agent=minprov/0.1.0|'value=a|b''s'|rule=none"
-        "|vm_id=02aab8a4-74ef-476e-8182-f6d2ba4166a6|timestamp=2026-01-02T03:04:05+00:00"
+        "|pps_type=None|vm_id=02aab8a4-74ef-476e-8182-f6d2ba4166a6|timestamp=2026-01-02T03:04:05+00:00"
         "|documentation_url=https://aka.ms/linuxprovisioningerror"
     )
 
@@ -140,8 +141,8 @@ def test_long_values_are_cut_and_short_ones_kept() -> None:
 def test_last_fields_are_left_out_when_all_are_short() -> None:
     data = {f"key_{n}": "0123456789abcdef" for n in range(100)}
     kept = fields(encode_failure("x", data, **WHO))
-    assert [key for key in data if key in kept] == list(data)[: len(kept) - 6]
-    assert 0 < len(kept) - 6 < 100
+    assert [key for key in data if key in kept] == list(data)[: len(kept) - 7]
+    assert 0 < len(kept) - 7 < 100
 
 
 KEYS = st.sampled_from(["stderr", "path", "element", "detail", "value", "command", "errno"])

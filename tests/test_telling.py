@@ -37,7 +37,7 @@ def test_success_is_told_everywhere_and_to_the_host_before_the_platform(whole: W
         assert [report.state for report in platform.health_reports] == ["Ready"]
         vm_id = whole.report()["vm_id"]
         assert at_the_post[0].startswith("result=success|agent=minprov/")
-        assert at_the_post[0].endswith(f"|vm_id={vm_id}")
+        assert f"|vm_id={vm_id}|timestamp=" in at_the_post[0]
         [line] = whole.console_lines()
         assert line.startswith("minprov: provisioned, Ready reported in ")
         assert whole.report()["health"] == {"reported": "Ready", "channel": "xml", "attempts": 1}

@@ -68,14 +68,21 @@ def _lock(descriptor: int, limit: float, pause: Callable[[float], None]) -> None
 
 def _put(descriptor: int, record: bytes) -> None:
     found = os.fstat(descriptor)
-    if found.st_mtime < boot_time():
+    if int(found.st_mtime) <= int(boot_time()):  # in whole seconds, as azure-init compares them
         os.ftruncate(descriptor, 0)
         count = 0
     else:
         count = found.st_size // RECORD_SIZE  # a torn one at the end, of a writer that was killed, is written over
     key = record[:KEY_SIZE]
-    places = (place for place in range(count) if os.pread(descriptor, KEY_SIZE, place * RECORD_SIZE) == key)
-    place = next(places, count)
+    places = [place for place in range(count) if os.pread(descriptor, KEY_SIZE, place * RECORD_SIZE) == key]
+    # Of several records with one key, which a writer that only appends leaves behind, the host would see any.
+    for place in reversed(places[1:]):
+        count -= 1
+        last = os.pread(descriptor, RECORD_SIZE, count * RECORD_SIZE)
+        os.pwrite(descriptor, last, place * RECORD_SIZE)
+    if len(places) > 1:
+        os.ftruncate(descriptor, count * RECORD_SIZE)
+    place = places[0] if places else count
     if place >= MAX_RECORDS:
         raise _error(errno.ENOSPC)
     if os.pwrite(descriptor, record, place * RECORD_SIZE) < RECORD_SIZE:

@@ -1,5 +1,6 @@
 """What a run came to, as a value and as the JSON document of `minprov/result/1`."""
 
+import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from minprov.plan import Plan
 
 SCHEMA = "minprov/result/1"
+MAX_NOTES = 50
+
+logger = logging.getLogger(__name__)
 
 
 class State(Enum):
@@ -84,11 +88,18 @@ class Result:
         self.media = self.imds = self.goal_state = NOT_ASKED
         self.plan: Plan | None = None
         self.actions: tuple[ActionResult, ...] = ()
+        self.notes: list[str] = []
         self.reported: str | None = None
         self.channel: str | None = None
         self.attempts = 0
         self.spans = spans if spans is not None else []
         self.error = error
+
+    def note(self, text: str) -> None:
+        """Keep, and log, what a reader should know although nothing failed for it; `MAX_NOTES` at most."""
+        if text not in self.notes and len(self.notes) < MAX_NOTES:
+            self.notes.append(text)
+            logger.warning("%s", text)
 
 
 def to_document(result: Result) -> dict[str, Any]:
@@ -105,6 +116,7 @@ def to_document(result: Result) -> dict[str, Any]:
         },
         "properties": shown_properties(result.plan) if result.plan else {},
         "differences": list(result.plan.differences) if result.plan else [],
+        "notes": result.notes,
         "actions": [
             {
                 "action": action.action,

@@ -37,6 +37,8 @@ def render(document: dict[str, Any]) -> str:
     if document["actions"]:
         rows = ((item["action"], _state(item), f"{item['target']}: {item['detail']}") for item in document["actions"])
         lines += ["", "Actions", *_table(rows)]
+    if document["notes"]:
+        lines += ["", "Notes", *(f"  {note}" for note in document["notes"])]
     health = document["health"]
     if health["reported"]:
         lines += ["", f"Reported {health['reported']} by {health['channel']}, attempts: {health['attempts']}"]

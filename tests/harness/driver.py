@@ -52,6 +52,7 @@ BY_CHANCE = (
     r"(?<=agent=minprov/)[^|]*|(?<=^minprov )[0-9.]+",  # the version
     r"(?<=timestamp=)[^|]*",
     r"(?<=attempts=)\d+",
+    r"\|pps_type=[^|]*",  # test_report.py has it
     r"(?<= in )\d+\.\d(?= s$)",
     r"(?<=127\.0\.0\.1:)\d+",
     r"(?<=/minprov-sample-)[^/]*",
@@ -308,6 +309,8 @@ def _settle_document(document: dict[str, Any]) -> dict[str, Any]:
     settled["properties"] = {name: f"{item['from']}: {item['value']}" for name, item in document["properties"].items()}
     if document["differences"]:
         settled["differences"] = document["differences"]
+    if document["notes"]:
+        settled["notes"] = document["notes"]
     settled["actions"] = {
         action["action"]: action["state"]
         + (", not verified" if action["state"] in ("changed", "unchanged") and action["verified"] is None else "")

@@ -10,8 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minprov.outcome.kvp import boot_time, put
 
@@ -106,6 +109,27 @@ def test_a_pool_from_before_this_boot_is_emptied_once(pool: Path) -> None:
     put(str(pool), "new", "2")
     put(str(pool), "newer", "3")
     assert records(pool) == [("new", "2"), ("newer", "3")]
+
+
+def test_a_pool_of_the_second_of_the_boot_is_from_before_it(pool: Path) -> None:
+    put(str(pool), "old", "1")
+    os.utime(pool, (int(boot_time()), int(boot_time())))
+    put(str(pool), "new", "2")
+    assert records(pool) == [("new", "2")]
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=8), st.sampled_from("abcd"))
+def test_of_several_records_with_one_key_one_is_left(keys: list[str], key: str) -> None:
+    with TemporaryDirectory() as directory:
+        pool = Path(directory) / "pool"
+        pool.write_bytes(
+            b"".join(struct.pack("512s2048s", name.encode(), b"%d" % number) for number, name in enumerate(keys))
+        )
+        before = records(pool)
+        put(str(pool), key, "new")
+        after = records(pool)
+    assert sorted(record for record in after if record[0] != key) == sorted(r for r in before if r[0] != key)
+    assert [record for record in after if record[0] == key] == [(key, "new")]
 
 
 def test_a_pool_written_since_boot_is_kept(pool: Path) -> None:
