@@ -166,7 +166,7 @@ def test_package_provisions_and_purging_it_leaves_nothing_of_it(dist: Path) -> N
         getent passwd azureuser
         mkdir /etc/minprov
         touch /etc/minprov/minprov.toml
-        dpkg --purge minprov minprov-emulator
+        dpkg --purge minprov minprov-tools
     """)
     # Of the machine it made, and what dpkg keeps of every package.
     machine = r"\./(home/azureuser|etc/(passwd|shadow|group|gshadow|subuid|subgid)-?|"
@@ -175,11 +175,42 @@ def test_package_provisions_and_purging_it_leaves_nothing_of_it(dist: Path) -> N
     assert [path for path in changed if not re.match(machine, path)] == []
 
 
-def test_without_the_emulator_package_the_flag_says_so(dist: Path) -> None:
+def test_without_the_tools_what_needs_them_says_so(dist: Path) -> None:
     on_a_machine(f"""
         dpkg --install {dist}/minprov_*.deb
         minprov --dry-run --emulated 2>&1 | grep --quiet 'this installation has no emulator'
+        minprov vhd image out 2>&1 | grep --quiet '`minprov vhd` is not part of this installation'
+        ! minprov --help | grep --quiet vhd
     """)
+
+
+def test_tools_come_with_their_package(dist: Path) -> None:
+    on_a_machine(f"""
+        dpkg --install {dist}/*.deb
+        truncate --size=30M /run/image
+        minprov vhd /run/image /run/out.vhd | grep --quiet 'a fixed VHD of 31457280 bytes'
+        minprov --help | grep --quiet vhd
+    """)
+
+
+def test_tools_take_the_place_of_the_emulator_package(dist: Path) -> None:
+    on_a_machine(f"""
+        mkdir --parents /run/old/DEBIAN /run/old/usr/lib/python3/dist-packages/minprov/emulator
+        printf '%s\\n' 'Package: minprov-emulator' 'Version: 0.1.0' 'Architecture: all' 'Maintainer: m' \
+            'Description: d' >/run/old/DEBIAN/control
+        touch /run/old/usr/lib/python3/dist-packages/minprov/emulator/__init__.py
+        dpkg-deb --build /run/old /run/old.deb
+        dpkg --install /run/old.deb
+        dpkg --install --auto-deconfigure {dist}/*.deb
+        /usr/bin/python3 -m minprov.emulator --help | grep --quiet usage
+    """)
+
+
+def test_no_appliance_has_the_tools(directory: Path) -> None:
+    tools = re.compile(rb"minprov/(emulator/|image/vhd|commands/(vhd|check))")  # bytecode names its file
+    contents = [path for path in directory.rglob("*") if path.is_file()]
+    assert contents
+    assert [path for path in contents if tools.search(bytes(path) + path.read_bytes())] == []
 
 
 # -- bundle and standalone form ----------------------------------------------------------------------------------------
@@ -279,7 +310,7 @@ def test_bill_of_materials_is_valid_and_names_what_is_in_the_build(form: str, mo
     ("package", "needed", "wanted"),
     [
         ("minprov", {"python3", "python3-aiofiles", "python3-aiohttp", "python3-defusedxml"}, {"python3-uvloop"}),
-        ("minprov-emulator", {"minprov", "python3"}, {"python3-pycdlib"}),
+        ("minprov-tools", {"minprov", "python3"}, {"mtools", "python3-pycdlib", "qemu-utils"}),
     ],
 )
 def test_bill_of_a_debian_package_names_what_it_needs_beside_it(

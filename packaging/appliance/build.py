@@ -89,7 +89,9 @@ def install(site: Path, python: str) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     pinned = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version", version]
     run(*pip, *pinned, "--requirement", HERE / "requirements.txt", "--target", site)
-    shutil.copytree(ROOT / "minprov", site / "minprov", ignore=shutil.ignore_patterns("__pycache__", "emulator"))
+    for file in run(sys.executable, HERE.parent / "modules", "core").splitlines():
+        (site / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / file, site / file)
 
 
 def add_interpreter(directory: Path, python: Path) -> set[Path]:
