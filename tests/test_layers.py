@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -245,3 +246,14 @@ def test_packages_have_an_empty_init() -> None:
     # A first boot pays for each import, and the emulator is a program of its own.
     filled = [path for path in PACKAGE.rglob("*/__init__.py") if path.read_text()]
     assert [path for path in filled if PACKAGE / "emulator" not in path.parents] == []
+
+
+def test_the_map_in_the_documents_has_every_folder_above_what_it_imports() -> None:
+    document = (PACKAGE.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*`) \|", document.partition("## One run")[0], re.MULTILINE)
+    place = {name: index for index, row in enumerate(rows) for name in re.findall(r"`([a-z_]+)/?`", row)}
+    assert place.keys() == {name.split(".")[0] for name in NAMES} | {"emulator"}
+    for path in MODULES:
+        here = full_name(path).split(".")[0]
+        for there in {module.split(".")[0] for module in own_imports(path)} - {here}:
+            assert place[there] <= place[here], f"{here} imports {there}, which stands above it in ARCHITECTURE.md"
