@@ -19,7 +19,7 @@ from minprov.machine.blocking import in_thread
 from minprov.model import Evidence, GoalState, InstanceMetadata
 from minprov.outcome.result import Result, Source, SourceState
 from minprov.outcome.timeline import Timeline
-from minprov.plan import is_complete, needs_source
+from minprov.plan import has_all, is_complete, needs_source
 from minprov.sources.imds import fetch_instance
 from minprov.wire import fetch_goal_state
 
@@ -32,10 +32,12 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SOURCE_SHARE = 0.5
+"""What a source that does not answer may take of the time that is left: the rest is for applying and for the report."""
 MEDIA_LIMIT = 30.0
 """Seconds after IMDS at which a drive that does not answer is left behind; the kernel gives each command as long."""
 IMDS_GRACE = 2.0
-"""Seconds more for IMDS once all else is done, where nothing required is lacking without it."""
+"""Seconds more for IMDS once all else is done and there is a route, where nothing required is lacking without it."""
 NOT_ANSWERED = Source(state=SourceState.SKIPPED, detail="no answer by the time the run ended or went on without it")
 # Faults of the disc, which IMDS can stand in for. An ovf-env that is there and cannot be used is another matter: it is
 # what the platform has to say, and acting on something else would be a guess.
@@ -83,6 +85,7 @@ class Sources:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        self._imds_deadline = min(self._share(), asyncio.get_running_loop().time() + self._options.imds_limit)
         self._result.media = self._result.imds = self._result.goal_state = NOT_ANSWERED
         self._media = self._start(self._read_media())
         self._transport = self._start(self._open_transport())
@@ -130,17 +133,40 @@ class Sources:
         raise ProvisioningError(Reason.NO_SOURCE, media=self._result.media.detail, imds=self._result.imds.detail)
 
     async def all(self, evidence: Evidence) -> Evidence:
-        """Return the evidence completed by IMDS, which is given a little more time if it has not answered yet."""
-        if evidence.instance is None:
-            with self._timeline.waiting("IMDS"), suppress(TimeoutError):
-                async with asyncio.timeout(IMDS_GRACE):
-                    return evidence._replace(instance=await asyncio.shield(self._instance))
+        """Return the evidence completed by IMDS, which is given a little more time if it has something to add."""
+        knows_vm_id = self._result.vm_id is not None
+        if not self._instance.done() and not (knows_vm_id and has_all(evidence, self._options)):
+            with self._timeline.waiting("IMDS"):
+                # Ready has to wait for a route as well, so until there is one nothing is lost.
+                transport = await self.transport()
+                await transport.wait_for_route(self._options.imds_url, deadline=self._imds_deadline)
+                await asyncio.wait([self._instance], timeout=IMDS_GRACE)
+        return self.by_now(evidence)
+
+    def by_now(self, evidence: Evidence) -> Evidence:
+        """Return the evidence completed by what IMDS has answered so far."""
+        if evidence.instance is None and self._instance.done():
+            return evidence._replace(instance=self._instance.result())
         return evidence
 
     async def goal_state(self, grace: float) -> GoalState | None:
-        """Return the goal state if it is there by now, or within the grace."""
-        await asyncio.wait([self._goal_state], timeout=grace)
-        return self._goal_state.result() if self._goal_state.done() else None
+        """Return the goal state if it is there within the grace, counted from when there is a route; else stop asking.
+
+        Whoever needs it later asks anew, and nobody beside that.
+        """
+        if not self._goal_state.done():
+            transport = await self.transport()
+            await transport.wait_for_route(self._options.wireserver_url, deadline=self._deadline)
+            await asyncio.wait([self._goal_state], timeout=grace)
+        if self._goal_state.done():
+            return self._goal_state.result()
+        self._goal_state.cancel()
+        return None
+
+    def _share(self) -> float:
+        """Return until when a source may be waited for, from now."""
+        now = asyncio.get_running_loop().time()
+        return now + (self._deadline - now) * SOURCE_SHARE
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._group.create_task(work)
@@ -178,9 +204,9 @@ class Sources:
         try:
             if needs_source(self._options):
                 await asyncio.wait({reading, self._instance}, return_when=asyncio.FIRST_COMPLETED)
-            left = self._deadline - asyncio.get_running_loop().time()
+            left = self._share() - asyncio.get_running_loop().time()
             self._reading.limit_wait(min(self._options.media_wait, left))
-            async with asyncio.timeout(MEDIA_LIMIT):
+            async with asyncio.timeout(min(MEDIA_LIMIT, left)):
                 return await reading
         finally:
             reading.cancel()
@@ -188,9 +214,8 @@ class Sources:
 
     async def _fetch_instance(self) -> InstanceMetadata | None:
         transport = await self.transport()
-        deadline = min(self._deadline, asyncio.get_running_loop().time() + self._options.imds_limit)
         try:
-            instance = await fetch_instance(transport, self._options.imds_url, deadline=deadline)
+            instance = await fetch_instance(transport, self._options.imds_url, deadline=self._imds_deadline)
         except ProvisioningError as error:
             self._instance_error = error
             self._result.imds = _failed(error)

@@ -48,7 +48,8 @@ class Plan(NamedTuple):
 
     properties: Properties
     steps: tuple[Step, ...]
-    differences: tuple[str, ...]
+    differences: tuple[str, ...] | None
+    """Absent where only one of the sources has answered: nothing was compared."""
 
     def beyond(self, earlier: Self) -> tuple[Step, ...]:
         """Return the steps that an earlier plan, made from less evidence, does not have."""
@@ -62,6 +63,16 @@ def is_complete(ovf: OvfEnv, options: Options) -> bool:
     has_credentials = ovf.password is not None or bool(ovf.ssh_public_keys)
     every_key_has_a_value = all(key.value is not None for key in ovf.ssh_public_keys)
     return ovf.username is not None and has_credentials and every_key_has_a_value
+
+
+def has_all(evidence: Evidence, options: Options) -> bool:
+    """Tell whether IMDS has nothing to add to what the media says, so that at the end nothing waits for it."""
+    ovf = evidence.ovf
+    if ovf is None or not is_complete(ovf, options):
+        return evidence.instance is not None
+    login = options.sshd is Policy.OFF or ovf.disable_ssh_password_authentication is not None
+    custom_data = ovf.custom_data if evidence.custom_data_bin is None else evidence.custom_data_bin
+    return login and (options.custom_data is Policy.OFF or custom_data is not None)
 
 
 def needs_source(options: Options) -> bool:
@@ -82,7 +93,7 @@ def plan_provisioning(evidence: Evidence, options: Options) -> Plan:
     return Plan(
         properties=properties,
         steps=tuple(_plan_steps(properties, evidence, options)),
-        differences=tuple(_find_differences(evidence)),
+        differences=find_differences(evidence),
     )
 
 
@@ -240,10 +251,11 @@ def _plan_documents(properties: Properties, evidence: Evidence, options: Options
         yield Step("execute-custom-data", program.path, options.custom_data, program)
 
 
-def _find_differences(evidence: Evidence) -> Iterator[str]:
+def find_differences(evidence: Evidence) -> tuple[str, ...] | None:
+    """Return where media and IMDS differ, or None without one of them."""
     ovf, instance = evidence.ovf, evidence.instance
     if not ovf or not instance:
-        return
+        return None
     pairs: tuple[tuple[str, object, object], ...] = (
         ("hostname", ovf.hostname, instance.computer_name),
         ("username", ovf.username, instance.admin_username),
@@ -253,6 +265,8 @@ def _find_differences(evidence: Evidence) -> Iterator[str]:
             instance.disable_password_authentication,
         ),
     )
-    for name, media, imds in pairs:
-        if media is not None and imds is not None and media != imds:
-            yield f"{name}: media has {media}, IMDS has {imds}"
+    return tuple(
+        f"{name}: media has {media}, IMDS has {imds}"
+        for name, media, imds in pairs
+        if media is not None and imds is not None and media != imds
+    )

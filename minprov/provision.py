@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minprov import __version__
@@ -32,7 +32,7 @@ from minprov.model import Evidence
 from minprov.outcome import channels
 from minprov.outcome.result import Outcome, Result
 from minprov.outcome.timeline import Timeline
-from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
+from minprov.plan import Plan, Step, find_differences, plan_ejection, plan_provisioning
 from minprov.properties import waagent
 from minprov.report import ORDINARY_VM, encode_failure, encode_success
 from minprov.wire import Delivery, report_health
@@ -112,7 +112,7 @@ class Run:
         self._refuse_other_provisioners()
         if not force and self._holds(markers.APPLIED):
             async with open_transport(self._timeline) as transport:
-                await self._finish_earlier_run(transport)
+                await self._finish_earlier_run(transport, None)
             return
         async with self._sources() as sources:
             early = await sources.enough()
@@ -124,7 +124,7 @@ class Run:
                     self.result.outcome = Outcome.ALREADY_PROVISIONED
                     return
                 if not force and self._holds(markers.APPLIED):
-                    await self._finish_earlier_run(await sources.transport())
+                    await self._finish_earlier_run(await sources.transport(), sources)
                     return
             plan = self._plan(early)
             await self._apply(plan.steps)
@@ -133,21 +133,27 @@ class Run:
                 await self._apply(self._plan(evidence).beyond(plan))
             await self._record(markers.APPLIED)
             await self._tell_ready(await sources.transport(), sources)
+            self._compare(sources.by_now(evidence))
             self._drive = evidence.device
         self.result.outcome = Outcome.PROVISIONED
 
-    async def _finish_earlier_run(self, transport: Transport) -> None:
+    async def _finish_earlier_run(self, transport: Transport, sources: Sources | None) -> None:
         """Do what a run has left to do that was ended once everything had been applied."""
         logger.info("applied by an earlier run: only the report is due")
-        await self._tell_ready(transport, None)
+        await self._tell_ready(transport, sources)
         self._drive = await find_drive(self._options)
         self.result.outcome = Outcome.ALREADY_PROVISIONED
 
     async def _preview(self) -> None:
         async with self._sources() as sources:
-            plan = self._plan(await sources.all(await sources.enough()))
+            early = await sources.enough()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DRY_RUN_GRACE):
+                    await sources.goal_state(DRY_RUN_GRACE)
+            evidence = await sources.all(early)
+            plan = self._plan(evidence)
+            self._compare(evidence)
             self.result.actions = await preview(plan.steps, self._system)
-            await sources.goal_state(DRY_RUN_GRACE)
         if error := first_required_failure(self.result.actions):
             raise error
         self.result.outcome = Outcome.PLANNED
@@ -175,9 +181,14 @@ class Run:
         with self._timeline.span("plan"):
             plan = plan_provisioning(evidence, self._options)
         self.result.plan = plan
-        for difference in plan.differences:
-            logger.warning("the sources differ on %s; the media's value is used", difference)
         return plan
+
+    def _compare(self, evidence: Evidence) -> None:
+        """Tell where the sources differ, as far as they have answered."""
+        if self.result.plan:
+            self.result.plan = self.result.plan._replace(differences=find_differences(evidence))
+            for difference in self.result.plan.differences or ():
+                logger.warning("the sources differ on %s; the media's value is used", difference)
 
     async def _apply(self, steps: Sequence[Step]) -> None:
         now = [step for step in steps if step.phase is Phase.BEFORE_READY]

@@ -126,7 +126,7 @@ async def report_health(
             return Delivery(channel="json", attempts=attempts)
         except AttemptFailed as refusal:
             logger.info("health report by JSON: %s", refusal.error)
-            raise AttemptFailed(xml_refusal.error, delay=xml_refusal.delay, sooner=xml_refusal.sooner) from refusal
+            raise AttemptFailed(xml_refusal.error, delay=xml_refusal.delay) from refusal
 
     return await retry(deliver, deadline=deadline)
 

@@ -1,7 +1,6 @@
 """One platform request may fail and be worth another: when, and how soon.
 
-Pure but for the clock, sleep and jitter, which are arguments, and for what may set an attempt's `sooner`. Knows no HTTP
-library; `transport` makes the attempts.
+Pure but for the clock, sleep and jitter, which are arguments. Knows no HTTP library; `transport` makes the attempts.
 """
 
 import asyncio
@@ -9,7 +8,6 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from minprov.errors import ProvisioningError, Reason
@@ -36,8 +34,6 @@ class RetryPolicy(NamedTuple):
     first: float = 0.1
     growth: float = 1.6
     longest: float = 5.0
-    without_route: float = 1.0
-    """While there is no route an attempt is in vain, and the kernel tells when there is a new one."""
 
     def delay(self, attempt: int, jitter: float) -> float:
         """Return the delay after the given attempt, the first being 1; `jitter` is within 0 and 1."""
@@ -57,15 +53,14 @@ class AttemptFailed(Exception):  # noqa: N818  # an event of the retry loop, not
         status: int | None = None,
         final: bool = False,
         delay: float | None = None,
-        sooner: asyncio.Event | None = None,
+        no_route: bool = False,
     ) -> None:
         super().__init__(error)
         self.error = error
         self.status = status
         self.final = final
         self.delay = delay
-        self.sooner = sooner
-        """Set when another attempt is due at once."""
+        self.no_route = no_route
 
 
 async def retry(
@@ -98,9 +93,4 @@ async def retry(
                 # Powers of two: the log tells how it goes on without being filled by it.
                 logger.info("%s, attempt=%d, next in %.1f s", failure.error, attempt, delay)
             answered = failure
-        if answered.sooner is None:
-            await sleep(delay)
-        else:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await answered.sooner.wait()
+        await sleep(delay)

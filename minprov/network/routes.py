@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
+import time
 from contextlib import suppress
 from typing import Self
 
@@ -12,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 RTMGRP_IPV4_ROUTE = 0x40  # linux/rtnetlink.h
 MESSAGES = 1 << 16  # bytes to take at once; what they say is of no interest
+UNTOLD_INTERVAL = 1.0
+"""Seconds between two looks where the kernel does not tell."""
+DISCARD_PORT = 9
 
 
 class RouteWatch:
@@ -19,8 +24,7 @@ class RouteWatch:
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
-        self.next_change = asyncio.Event()
-        """Set at the first change after it was looked at."""
+        self._next_change = asyncio.Event()
 
     def __enter__(self) -> Self:
         try:
@@ -28,8 +32,9 @@ class RouteWatch:
             self._socket = socket.socket(socket.AF_NETLINK, kinds, socket.NETLINK_ROUTE)
             self._socket.bind((0, RTMGRP_IPV4_ROUTE))
             asyncio.get_running_loop().add_reader(self._socket, self._notice)
-        except OSError as error:  # a sandbox may have none; then the time between attempts is all there is
+        except OSError as error:  # a sandbox may have none
             logger.debug("changes of routes are not told of: %s", error)
+            self._socket = None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -37,9 +42,31 @@ class RouteWatch:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
 
+    async def wait_for_route(self, address: str, *, deadline: float) -> None:
+        """Return once the kernel has a route to the address, looking again at its word alone, or at the deadline."""
+        while True:
+            change = self._next_change
+            left = deadline - time.monotonic()
+            if left <= 0 or has_route(address):
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left if self._socket else min(left, UNTOLD_INTERVAL)):
+                    await change.wait()
+
     def _notice(self) -> None:
         if self._socket:
             with suppress(OSError):  # messages were lost: a change as well
                 self._socket.recv(MESSAGES)
-        self.next_change.set()
-        self.next_change = asyncio.Event()
+        self._next_change.set()
+        self._next_change = asyncio.Event()
+
+
+def has_route(address: str) -> bool:
+    """Tell whether the kernel knows a way to the address; nothing is sent. What is no IPv4 address is not looked up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            socket.inet_pton(socket.AF_INET, address)
+            probe.connect((address, DISCARD_PORT))
+        except OSError as error:
+            return error.errno != errno.ENETUNREACH
+    return True

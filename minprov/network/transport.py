@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import time
 from http import HTTPStatus
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Self
 from minprov import __version__
 from minprov.errors import ProvisioningError
 from minprov.network.deferred import deferred
-from minprov.network.retry import RETRY, AttemptFailed, Endpoint
-from minprov.network.routes import RouteWatch
+from minprov.network.retry import AttemptFailed, Endpoint
+from minprov.network.routes import RouteWatch, has_route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,8 @@ UNUSED = (
 )
 with deferred(*UNUSED):
     import aiohttp
+
+logger = logging.getLogger(__name__)
 
 # JSON health has been answered with 201; waagent counts 205 and 206 as failures (`common/utils/restutil.py`).
 ACCEPTED_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED})
@@ -96,8 +99,34 @@ class Transport:
     ) -> bytes:
         """Make one request, which ends by the deadline, and return the body of an accepted GET.
 
+        Without a route there is nothing to attempt: the request is made when the kernel says that there is one.
+
         Raises `AttemptFailed`.
         """
+        while True:
+            try:
+                return await self._timed(endpoint, method, url, headers, deadline, body)
+            except AttemptFailed as failure:
+                if not failure.no_route or has_route(_host(url)):
+                    raise
+                logger.info("no route to %s: waiting for the kernel to have one", _host(url))
+                await self.wait_for_route(url, deadline=deadline)
+                if time.monotonic() >= deadline:
+                    raise
+
+    async def wait_for_route(self, url: str, *, deadline: float) -> None:
+        """Return once there is a route to the URL's host, or at the deadline."""
+        await self._routes.wait_for_route(_host(url), deadline=deadline)
+
+    async def _timed(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        deadline: float,
+        body: bytes | None,
+    ) -> bytes:
         start = self._timeline.now_ms()
         outcome = "cancelled"
         try:
@@ -121,7 +150,6 @@ class Transport:
         body: bytes | None,
     ) -> bytes:
         start = time.monotonic()
-        new_route = self._routes.next_change
         try:
             async with (
                 asyncio.timeout_at(min(deadline, start + ATTEMPT_LIMIT)),
@@ -147,7 +175,7 @@ class Transport:
             detail = f"no complete answer in {time.monotonic() - start:.1f} s"
             raise AttemptFailed(ProvisioningError(endpoint.read_timed_out, url=url, detail=detail)) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _disconnected(endpoint, url, error, new_route) from error
+            raise _disconnected(endpoint, url, error) from error
 
 
 async def _read_bounded(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> bytes:
@@ -170,15 +198,15 @@ def _refused(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> 
     )
 
 
-def _disconnected(
-    endpoint: Endpoint, url: str, error: aiohttp.ClientError | OSError, new_route: asyncio.Event
-) -> AttemptFailed:
+def _disconnected(endpoint: Endpoint, url: str, error: aiohttp.ClientError | OSError) -> AttemptFailed:
     number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
     detail = os.strerror(number) if number else next(text for kind, text in BROKEN_ANSWERS if isinstance(error, kind))
     hint = None
     if number == errno.EACCES:
         hint = "systemd-imdsd may have locked the address behind a prohibit route, or a firewall admits root only"
     failed = ProvisioningError(endpoint.connection_failed, url=url, detail=detail, hint=hint)
-    if number == errno.ENETUNREACH:
-        return AttemptFailed(failed, delay=RETRY.without_route, sooner=new_route)
-    return AttemptFailed(failed)
+    return AttemptFailed(failed, no_route=number == errno.ENETUNREACH)
+
+
+def _host(url: str) -> str:
+    return url.removeprefix("http://").partition("/")[0].partition(":")[0]

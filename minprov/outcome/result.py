@@ -115,7 +115,7 @@ def to_document(result: Result) -> dict[str, Any]:
             for name, source in (("media", result.media), ("imds", result.imds), ("goal_state", result.goal_state))
         },
         "properties": shown_properties(result.plan) if result.plan else {},
-        "differences": list(result.plan.differences) if result.plan else [],
+        "differences": result.plan and _listed(result.plan.differences),
         "notes": result.notes,
         "actions": [
             {
@@ -142,6 +142,10 @@ def shown_properties(plan: "Plan") -> dict[str, dict[str, Any]]:
     """Return the properties that have a value, each with the value as it may be shown and its source."""
     chosen = {name: found for name, found in plan.properties._asdict().items() if found is not None}
     return {name: {"value": _shown(found.value), "from": found.source} for name, found in chosen.items()}
+
+
+def _listed(items: "tuple[str, ...] | None") -> list[str] | None:
+    return None if items is None else list(items)
 
 
 def _shown(value: object) -> object:

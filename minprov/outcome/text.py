@@ -33,7 +33,9 @@ def render(document: dict[str, Any]) -> str:
         properties = document["properties"].items()
         rows = ((_words(name), f"from {found['from']}", _flat(found["value"])) for name, found in properties)
         lines += ["", "Properties", *_table(rows)]
-        lines += [f"  ! the sources differ on {difference}" for difference in document["differences"]]
+        if document["differences"] is None:
+            lines.append("  (not compared: only one of the sources has answered)")
+        lines += [f"  ! the sources differ on {difference}" for difference in document["differences"] or ()]
     if document["actions"]:
         rows = ((item["action"], _state(item), f"{item['target']}: {item['detail']}") for item in document["actions"])
         lines += ["", "Actions", *_table(rows)]
