@@ -322,7 +322,7 @@ def _settle_document(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settle(text: str) -> str:
-    """Return a text without what is different in every run, and without the field of a report that is the same in all."""
+    """Return a text without what differs from run to run, and without the field of a report that never does."""
     text = text.replace("|pps_type=None", "")
     for pattern in BY_CHANCE:
         text = re.sub(pattern, "…", text)
