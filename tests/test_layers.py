@@ -82,7 +82,7 @@ INSIDE = {
     "duties.resource_disk": ({"settings"},),
     "image": (
         {"layout", "progress"},
-        {"qemu_img"},
+        {"model", "qemu_img"},
         {"disk_file"},
         {"vhd"},
     ),
