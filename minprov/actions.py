@@ -68,6 +68,10 @@ class WriteAuthorizedKeys(NamedTuple):
 
     username: str
     keys: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    """Groups that the account is to be in, by which sshd may judge."""
+    with_password: bool = False
+    """Whether a password may be used at a login as well."""
 
 
 class EnsureHostKeys(NamedTuple):
@@ -83,6 +87,10 @@ class ConfigureSshd(NamedTuple):
     username: str
     password_authentication: bool
     drop_in: str
+    groups: tuple[str, ...] = ()
+    """Groups that the account is to be in, by which sshd may judge."""
+    with_keys: bool = False
+    """Whether the account has keys as well."""
 
 
 class GrantSudo(NamedTuple):

@@ -76,7 +76,7 @@ HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
 # may yet turn out to be refused.
 NEEDS: dict[type[Action], tuple[type[Action], ...]] = {
     SetPassword: (EnsureUser,),
-    WriteAuthorizedKeys: (EnsureUser,),
+    WriteAuthorizedKeys: (EnsureUser, EnsureHostKeys, SetPassword),
     GrantSudo: (EnsureUser,),
     ConfigureSshd: (EnsureHostKeys, SetPassword),
     # waagent may be waiting for nothing but this.

@@ -248,6 +248,36 @@ class Reason(Enum):
         "A file could not be written: the file system is full, read-only, or faulty.",
         "Make the path writable or configure another one.",
     )
+    LOGIN_REFUSED = (
+        "sshd does not admit the user",
+        os.EX_CONFIG,
+        "AllowUsers, AllowGroups, DenyUsers, DenyGroups or PermitRootLogin keeps the administrator out.",
+        "Change the setting at the file and line in the report, or have the user join the group by `user.groups`.",
+    )
+    KEYS_NOT_ACCEPTED = (
+        "sshd does not accept the keys of the user",
+        os.EX_CONFIG,
+        "A setting of sshd switches key login off, refuses the type of the key, or has keys come from elsewhere.",
+        "Change the setting at the file and line in the report, or create the VM with a password.",
+    )
+    LOGIN_METHODS = (
+        "sshd asks for more than the VM was given",
+        os.EX_CONFIG,
+        "AuthenticationMethods asks for a way to log in that the VM was created without.",
+        "Change the setting at the file and line in the report, or create the VM with what it asks for.",
+    )
+    FORCED_COMMAND = (
+        "sshd gives the user no shell",
+        os.EX_CONFIG,
+        "ForceCommand replaces the shell of the administrator by a program that admits nobody.",
+        "Change the setting at the file and line in the report: Match can except the administrator from it.",
+    )
+    PASSWORD_LOGIN = (
+        "password login is not as the platform says",
+        os.EX_CONFIG,
+        "sshd has another setting in force than the one that was written, for at least one address.",
+        "Change the setting at the file and line in the report, or set `sshd.policy`.",
+    )
     READ_BACK = (
         "applied property does not hold",
         os.EX_OSERR,

@@ -210,17 +210,28 @@ def _plan_account(username: str, properties: Properties, evidence: Evidence, opt
         journal=f"{options.state_dir}/creating-account",
     )
     yield Step("ensure-user", username, options.user, user)
+    host_keys = EnsureHostKeys(journal=f"{options.state_dir}/creating-host-keys")
+    yield Step("ensure-host-keys", "/etc/ssh", options.host_keys, host_keys)
     if password and evidence.password_hash:
         set_password = SetPassword(username, password=password.value, password_hash=evidence.password_hash)
         yield Step("set-password", username, options.password, set_password)
     if keys:
-        write_keys = WriteAuthorizedKeys(username=username, keys=keys.value)
+        write_keys = WriteAuthorizedKeys(
+            username=username,
+            keys=keys.value,
+            groups=options.groups,
+            with_password=password is not None and _allow_password_login(properties) is not False,
+        )
         yield Step("write-authorized-keys", f"~{username}/.ssh/authorized_keys", options.ssh_keys, write_keys)
-    host_keys = EnsureHostKeys(journal=f"{options.state_dir}/creating-host-keys")
-    yield Step("ensure-host-keys", "/etc/ssh", options.host_keys, host_keys)
     allowed = _allow_password_login(properties)
     if allowed is not None:
-        sshd = ConfigureSshd(username=username, password_authentication=allowed, drop_in=options.sshd_drop_in)
+        sshd = ConfigureSshd(
+            username=username,
+            password_authentication=allowed,
+            drop_in=options.sshd_drop_in,
+            groups=options.groups,
+            with_keys=keys is not None,
+        )
         yield Step("configure-sshd", sshd.drop_in, options.sshd, sshd)
     ask = options.sudo_ask_password
     ask_password = password is not None if ask is AskPassword.AUTO else ask is AskPassword.ALWAYS

@@ -64,7 +64,8 @@ INSIDE = {
     ),
     "sources": ({"imds"},),
     "properties": (
-        {"home", "inspection"},
+        {"home", "inspection", "sshd_settings"},
+        {"login"},
         {
             "custom_data_run",
             "eject_media",

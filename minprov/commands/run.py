@@ -145,7 +145,7 @@ async def _main(
             )
         reading = reading or Reading(options)
         stack.callback(reading.abandon)
-        current = Run(options, System(flags.get("root", "/")), identity, reading)
+        current = Run(options, System(flags.get("root", "/"), look_only=flags.get("dry_run", False)), identity, reading)
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, current.terminate)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

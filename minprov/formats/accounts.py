@@ -80,10 +80,10 @@ def uid_max(login_defs: str) -> int:
 
 
 def home_mode(login_defs: str) -> int:
-    """Return the mode of new home directories; without HOME_MODE they are private."""
+    """Return the mode of new home directories; without HOME_MODE they are private. The owner may always enter."""
     value = _definition(login_defs, "HOME_MODE")
     try:
-        return int(value, 8) & 0o755 if value else DEFAULT_HOME_MODE
+        return int(value, 8) & 0o755 | 0o700 if value else DEFAULT_HOME_MODE
     except ValueError:
         return DEFAULT_HOME_MODE
 

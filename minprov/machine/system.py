@@ -6,9 +6,10 @@ it: in a tree, an absolute link stays inside the tree. `files` has how files are
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 class System:
     """A system by its root directory; ``/`` is the running one."""
 
-    def __init__(self, root: str = "/") -> None:
+    def __init__(self, root: str = "/", *, look_only: bool = False) -> None:
         self.root = os.path.realpath(root)
+        self.look_only = look_only
+        """Whether nothing may be changed, as in a dry run: not even what programs need to be asked."""
+        self.answers: dict[object, Any] = {}
+        """What programs said, each under all that it depends on; to be filled by one task at a time."""
+        self.asking = asyncio.Lock()
         self._directories: dict[str, str] = {}
 
     @property

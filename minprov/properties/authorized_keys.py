@@ -1,89 +1,214 @@
-"""The keys that may log in as the user: ~/.ssh/authorized_keys, sshd(8).
+"""The keys that may log in as the user, in the files where sshd looks for them: sshd(8), sshd_config(5).
 
-An adopted user may own everything below the home directory, so nothing there is trusted: each step down is taken
-from an open directory and follows no link.
+sshd itself says which files those are. An adopted user may own everything below the home directory, so nothing there is
+trusted: each step down is taken from an open directory and follows no link.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from minprov.actions import WriteAuthorizedKeys
 from minprov.errors import ProvisioningError, Reason
-from minprov.formats.accounts import Account
-from minprov.formats.ssh_keys import contains_all, merge_keys
+from minprov.formats.accounts import Account, find_password_field
+from minprov.formats.ssh_keys import KEY_LINE, contains_all, merge_keys
 from minprov.machine.files import file_error, read_file, replace_file, sync
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
-from minprov.properties.user import find_user
+from minprov.properties.login import key_obstacle, require_login
+from minprov.properties.sshd_settings import Settings, ask_sshd
+from minprov.properties.user import SHADOW, find_user, set_password_field
 
-DIRECTORY, FILE = ".ssh", "authorized_keys"
-DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
+DEFAULT_FILES = ".ssh/authorized_keys"
+DIRECTORY_MODE, FILE_MODE, ROOTS_FILE_MODE = 0o700, 0o600, 0o644
 
 
 async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
-    """Parse the file again, and check what sshd's StrictModes checks: owner and mode of it and its directory."""
+    """Ask sshd whether and where it looks for keys, and look there as it would: at owners and modes too.
+
+    Raises `ProvisioningError` for a setting of sshd that keeps the user out.
+    """
+    answers = await _ask(system, action)
     wanted = f"{len(action.keys)} key" + ("s" if len(action.keys) != 1 else "")
     account = find_user(system, action.username)
     if account is None:
         return Inspection(False, "no account")
-    path = f"{account.home}/{DIRECTORY}/{FILE}"
     try:
-        with _ssh_directory(system, account, create=False) as directory:
-            contents = read_file(directory, FILE, owner=account.uid)
-            if contents is None:
-                return Inspection(False, "no file")
-            strict = _is_private(os.fstat(directory), account) and _is_private(
-                os.stat(FILE, dir_fd=directory, follow_symlinks=False), account
-            )
-    except FileNotFoundError:
-        return Inspection(False, "no file")
+        if _is_locked(system, account, answers):
+            return Inspection(False, "the account is locked, which sshd minds where it does not use PAM")
+        for files in _files_of(answers, account):
+            found = [_read_as_sshd(system, account, path) for path in files]
+            usable = "\n".join(contents for contents, fault in found if not fault)
+            if not contains_all(usable, action.keys):
+                faults = [f"{path}: {fault}" for path, (_, fault) in zip(files, found, strict=True) if fault]
+                return Inspection(False, faults[0] if faults else f"{files[0]} lacks some of {wanted}")
     except PermissionError:
         return Inspection(None, "cannot be seen without privileges")
-    except OSError as error:
-        raise file_error(error, path) from error
-    if not contains_all(contents.decode(errors="surrogateescape"), action.keys):
-        return Inspection(False, f"lacks some of {wanted}")
-    return Inspection(strict, f"has {wanted}" + ("" if strict else ", others may write to it"))
+    asked = f", sshd asked for {len(answers)} connections" if answers and len(answers) > 1 else ""
+    return Inspection(True, f"has {wanted}{asked}")
 
 
 async def converge(system: System, action: WriteAuthorizedKeys) -> None:
-    """Add the keys that are lacking; what is there stays."""
+    """Add the keys that are lacking to the first file where sshd looks; what is there stays."""
     account = find_user(system, action.username)
     if account is None:
         raise ProvisioningError(Reason.READ_BACK, detail=f"no account {action.username}")
-    path = f"{account.home}/{DIRECTORY}/{FILE}"
+    answers = await _ask(system, action)
+    if _is_locked(system, account, answers):
+        await set_password_field(system, account.name, "*")  # no password, as before, and no lock
+    for files in _files_of(answers, account):
+        await _write(system, account, files[0], action.keys)
+
+
+async def _ask(system: System, action: WriteAuthorizedKeys) -> list[Settings] | None:
+    answers = await ask_sshd(system, action.username, action.groups)
+    types = {found["type"] for key in action.keys if (found := KEY_LINE.fullmatch(key))}
+    if answers:
+        require_login(
+            system,
+            action.username,
+            action.groups,
+            answers,
+            lambda settings, groups: key_obstacle(
+                settings, action.username, groups, types, password=action.with_password
+            ),
+        )
+    return answers
+
+
+def _is_locked(system: System, account: Account, answers: Sequence[Settings] | None) -> bool:
+    if not answers or answers[0].is_on("usepam"):
+        return False
+    return (find_password_field(system.read_text(SHADOW), account.name) or "").startswith("!")
+
+
+def _files_of(answers: Sequence[Settings] | None, account: Account) -> list[list[str]]:
+    """Return the files where sshd looks for keys, those of each connection that has any."""
+    configured = [settings.one("authorizedkeysfile") for settings in answers or ()] or [DEFAULT_FILES]
+    used = [words.split() for words in dict.fromkeys(configured) if words.lower() != "none"]
+    return [[_expand(word, account) for word in words] for words in used]
+
+
+def _expand(path: str, account: Account) -> str:
+    """Return a path of AuthorizedKeysFile with its tokens expanded, sshd_config(5), TOKENS."""
+    values = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid)}
+    pieces = path.split("%")
+    expanded = pieces.pop(0)
+    while pieces:
+        piece = pieces.pop(0)
+        if not piece and pieces:  # two in a row
+            expanded += "%" + pieces.pop(0)
+        else:
+            expanded += values.get(piece[:1], "") + piece[1:]
+    return os.path.normpath(expanded if expanded.startswith("/") else f"{account.home}/{expanded}")
+
+
+def _read_as_sshd(system: System, account: Account, path: str) -> tuple[str, str]:
+    """Return the contents, and what keeps sshd from using them if there is something.
+
+    sshd reads as the user. Its StrictModes wants the file, and each directory up to the home directory or the root, to
+    be the user's or root's, and no other to write to it: safe_path in OpenSSH's misc.c.
+    """
     try:
-        with _ssh_directory(system, account, create=True) as directory:
-            existing = (read_file(directory, FILE, owner=account.uid) or b"").decode(errors="surrogateescape")
-            merged = merge_keys(existing, action.keys).encode(errors="surrogateescape")
-            owner = (account.uid, account.gid)
-            await replace_file(directory, FILE, merged, mode=FILE_MODE, owner=owner)
+        with _directory(system, account, path, create=False) as (directory, above):
+            contents = read_file(directory, os.path.basename(path), owner=account.uid)
+            if contents is None:
+                return "", "no file"
+            file = os.stat(os.path.basename(path), dir_fd=directory, follow_symlinks=False)
+            faults = [_fault(found, account) for found in (*above, os.fstat(directory), file)]
+            if not any(faults) and not _may(file, account, stat.S_IROTH):
+                faults.append("the user may not read it")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if isinstance(error, NotADirectoryError):
+            raise file_error(error, path) from error
+        return "", "no file"
+    except PermissionError:
+        raise
     except OSError as error:
         raise file_error(error, path) from error
-    await system.restore_label(f"{account.home}/{DIRECTORY}")
+    return contents.decode(errors="surrogateescape"), next((fault for fault in faults if fault), "")
+
+
+def _fault(found: os.stat_result, account: Account) -> str:
+    if found.st_uid not in (0, account.uid):
+        return f"part of the path belongs to uid {found.st_uid}"
+    if stat.S_IMODE(found.st_mode) & 0o022:
+        return "others may write to it or to a directory above it"
+    if stat.S_ISDIR(found.st_mode) and not _may(found, account, stat.S_IXOTH):
+        return "the user may not enter a directory above it"
+    return ""
+
+
+def _may(found: os.stat_result, account: Account, bit: int) -> bool:
+    """Tell whether the user has a permission, given by its bit for others."""
+    shift = 6 if found.st_uid == account.uid else 3 if found.st_gid == account.gid else 0
+    return bool(found.st_mode & bit << shift)
+
+
+async def _write(system: System, account: Account, path: str, keys: Sequence[str]) -> None:
+    try:
+        with _directory(system, account, path, create=True) as (directory, _):
+            name = os.path.basename(path)
+            existing = (read_file(directory, name, owner=account.uid) or b"").decode(errors="surrogateescape")
+            merged = merge_keys(existing, keys).encode(errors="surrogateescape")
+            own = _is_below_home(path, account)
+            owner = (account.uid, account.gid) if own else (0, 0)
+            await replace_file(directory, name, merged, mode=FILE_MODE if own else ROOTS_FILE_MODE, owner=owner)
+    except OSError as error:
+        raise file_error(error, path) from error
+    await system.restore_label(os.path.dirname(path) if _is_below_home(path, account) else path)
+
+
+def _is_below_home(path: str, account: Account) -> bool:
+    return path.startswith(f"{os.path.normpath(account.home)}/")
 
 
 @contextmanager
-def _ssh_directory(system: System, account: Account, *, create: bool) -> Iterator[int]:
+def _directory(
+    system: System, account: Account, path: str, *, create: bool
+) -> Iterator[tuple[int, list[os.stat_result]]]:
+    """Open the directory of a file, and tell what sshd looks at above it; below the home directory no link is followed.
+
+    Elsewhere it is root's, whose links are.
+    """
+    parent = os.path.dirname(path)
+    if not _is_below_home(path, account):
+        with system.directory(parent, make=0o755 if create else None) as directory:
+            yield directory, list(_above(directory))
+        return
     with system.directory(account.home) as home:
-        if create:
-            with suppress(FileExistsError):
-                os.mkdir(DIRECTORY, DIRECTORY_MODE, dir_fd=home)
-                sync(".", home)
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        directory = os.open(DIRECTORY, flags, dir_fd=home)
-    try:
-        if create:
-            os.fchown(directory, account.uid, account.gid)
-            os.fchmod(directory, DIRECTORY_MODE)
-        yield directory
-    finally:
-        os.close(directory)
+        directory, above = os.dup(home), []
+        try:
+            for name in os.path.relpath(parent, account.home).split("/"):
+                if name == ".":
+                    break
+                above.append(os.fstat(directory))
+                if create:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, DIRECTORY_MODE, dir_fd=directory)
+                        sync(".", directory)
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                below = os.open(name, flags, dir_fd=directory)
+                os.close(directory)
+                directory = below
+                if create:
+                    os.fchown(directory, account.uid, account.gid)
+                    os.fchmod(directory, DIRECTORY_MODE)
+            yield directory, above
+        finally:
+            os.close(directory)
 
 
-def _is_private(found: os.stat_result, account: Account) -> bool:
-    return found.st_uid == account.uid and not stat.S_IMODE(found.st_mode) & 0o022
+def _above(directory: int) -> Iterator[os.stat_result]:
+    """Yield what stands above an open directory, up to the root."""
+    path = ".."
+    while True:
+        found = os.stat(path, dir_fd=directory)
+        yield found
+        above = os.stat(f"{path}/..", dir_fd=directory)
+        if (found.st_dev, found.st_ino) == (above.st_dev, above.st_ino):
+            return
+        path += "/.."

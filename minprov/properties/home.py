@@ -45,12 +45,12 @@ def find_lack(system: System, account: Account) -> str | None:
         raise _refusal(account, error.strerror or str(error)) from error
     if found.st_uid != account.uid:
         raise _refusal(account, f"it belongs to uid {found.st_uid}")
-    # sshd's StrictModes refuses keys below a directory that others may write to.
-    return f"{account.home} has mode {stat.S_IMODE(found.st_mode):04o}" if found.st_mode & 0o022 else None
+    mode = stat.S_IMODE(found.st_mode)
+    return f"{account.home} has mode {mode:04o}" if mode != _usable(mode) else None
 
 
 def ensure_home(system: System, account: Account, mode: int, *, new: bool) -> None:
-    """Make the directory, or take from others that they may write to it; `new` is an account that was just made.
+    """Make the directory, or give it a mode with which it is of use; `new` is an account that was just made.
 
     Raises:
         OSError: where that is not possible.
@@ -69,9 +69,14 @@ def ensure_home(system: System, account: Account, mode: int, *, new: bool) -> No
         _make(system, account, mode)
         return
     try:
-        os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) & ~0o022)
+        os.fchmod(descriptor, _usable(stat.S_IMODE(os.fstat(descriptor).st_mode)))
     finally:
         os.close(descriptor)
+
+
+def _usable(mode: int) -> int:
+    """Return a mode with which sshd finds the keys: it reads as the user, and StrictModes wants no other to write."""
+    return mode & ~0o022 | 0o700
 
 
 def _set_aside_what_is_left_over(system: System, account: Account) -> None:

@@ -50,7 +50,6 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 # Of Debian's, what the rules of a case can depend on.
 SSHD_CONFIG = """\
 Include /etc/ssh/sshd_config.d/*.conf
-KbdInteractiveAuthentication no
 UsePAM yes
 Subsystem sftp internal-sftp
 """
@@ -173,6 +172,7 @@ class Image:
         options = f"lowerdir=/,upperdir={self.directory}/image,workdir={self.directory}/work"
         mount("image", root, "overlay", options=options)
         _settle_etc(f"{root}/etc")
+        shutil.copy(f"{os.path.dirname(__file__)}/log-in", f"{root}/usr/local/bin/log-in")
         for path in (*NOT_THE_IMAGES, "home"):
             shutil.rmtree(f"{root}/{path}", ignore_errors=True)
             with suppress(OSError):

@@ -1,0 +1,156 @@
+"""What sshd has in force for a user: asked of sshd itself, once for each connection that can make a difference.
+
+Without Match blocks that is one. With them, sshd is asked for an address inside each and for one outside; `formats`
+finds them, and is loaded only then.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from contextlib import suppress
+
+from minprov.errors import ProvisioningError
+from minprov.formats.accounts import existing_groups, find_account, groups_of
+from minprov.machine.system import System
+from minprov.machine.tools import run_tool
+
+CONFIG, DIRECTORY = "/etc/ssh/sshd_config", "/etc/ssh"
+PASSWD, GROUP = "/etc/passwd", "/etc/group"
+# sshd wants it even to print its configuration. Its unit makes it, which has not run yet at first boot.
+PRIVILEGE_SEPARATION_DIRECTORY = "/run/sshd"
+INCLUDE = re.compile(r"(?im)^[ \t]*include[ \t=]+(.+)$")
+MATCH = re.compile(r"(?im)^[ \t]*match[ \t=]")
+# From the internet (RFC 5737) to the address that the first VM of a subnet gets.
+OUTSIDE = {"host": "203.0.113.9", "addr": "203.0.113.9", "laddr": "10.0.0.4", "lport": "22", "rdomain": ""}
+# In a mount namespace of its own, a dry run can have what sshd wants: its directory, and a host key if there is none.
+ASIDE = 'mount -n -t tmpfs none /run && mkdir /run/sshd && ssh-keygen -q -t ed25519 -N "" -f /run/key && exec "$@"'
+ASIDE_KEY = "/run/key"
+
+
+class Settings:
+    """The settings in force for one connection, by their names in lower case; lists have several values."""
+
+    def __init__(self, connection: dict[str, str], printed: str) -> None:
+        self.connection = connection
+        self._values: dict[str, list[str]] = {}
+        for line in printed.splitlines():
+            name, _, value = line.partition(" ")
+            self._values.setdefault(name.lower(), []).append(value.strip())
+
+    def all(self, *names: str) -> list[str]:
+        """Return the values of the first name that sshd knows: older ones have other names."""
+        return next((self._values[name] for name in names if name in self._values), [])
+
+    def one(self, *names: str) -> str:
+        """Return the value, or an empty string for a setting that this sshd does not have."""
+        return next(iter(self.all(*names)), "")
+
+    def is_on(self, *names: str) -> bool:
+        """Tell whether a switch is on."""
+        return self.one(*names).lower() == "yes"
+
+    @property
+    def local(self) -> bool:
+        """Whether the connection is one of the machine with itself."""
+        return self.connection["addr"] == "::1" or self.connection["addr"].startswith("127.")
+
+
+async def ask_sshd(system: System, username: str, groups: tuple[str, ...] = ()) -> list[Settings] | None:
+    """Return the settings for a user who is, or will be, in the groups: from outside first, then for other connections.
+
+    None where sshd cannot be asked: in a tree, or without privileges.
+    """
+    if not system.live:
+        return None
+    sshd = system.own_tool("sshd")
+    if sshd is None:
+        return None
+    texts = read_config(system)
+    connections = [{"user": username, **OUTSIDE}]
+    state: tuple[object, ...] = (tuple(texts.items()),)
+    if any(MATCH.search(text) for text in texts.values()):
+        from minprov.formats.sshd_config import Connection, connections_of, read_lines
+
+        lines = read_lines(lambda pattern: files_matching(system, pattern))
+        members = groups_of_user(system, username, groups)
+        found = connections_of(lines, Connection(**connections[0]), members)
+        connections = [connection._asdict() for connection in found]
+        state += (system.read(PASSWD), system.read(GROUP))  # by which Match decides
+    answers = []
+    async with system.asking:
+        for connection in connections:
+            key = (*state, *(connection.values() if len(state) > 1 else ()))
+            if key not in system.answers:
+                try:
+                    system.answers[key] = await _ask(system, sshd, connection)
+                except ProvisioningError:
+                    if os.geteuid() == 0:
+                        raise
+                    return None
+            answers.append(system.answers[key])
+    return answers
+
+
+def read_config(system: System) -> dict[str, str]:
+    """Return the texts of sshd's configuration, each by its path."""
+    texts: dict[str, str] = {}
+    waiting = [CONFIG]
+    while waiting:
+        for path, text in files_matching(system, waiting.pop()):
+            if path not in texts:
+                texts[path] = text
+                patterns = " ".join(INCLUDE.findall(text)).replace('"', "").split()
+                waiting += [pattern if pattern.startswith("/") else f"{DIRECTORY}/{pattern}" for pattern in patterns]
+    return texts
+
+
+def files_matching(system: System, pattern: str) -> list[tuple[str, str]]:
+    """Return the path and the text of each file that a pattern of Include names."""
+    directory, name = os.path.split(pattern)
+    real = system.path(directory)
+    paths = (
+        [pattern]
+        if not glob.has_magic(pattern)
+        else [os.path.join(directory, os.path.relpath(found, real)) for found in sorted(glob.glob(f"{real}/{name}"))]
+    )
+    texts = ((path, system.read(path)) for path in paths)
+    return [(path, text.decode(errors="surrogateescape")) for path, text in texts if text is not None]
+
+
+def groups_of_user(system: System, username: str, planned: tuple[str, ...] = ()) -> set[str]:
+    """Return the names of the groups that a user is in, those of the system's directory service too, or will be in."""
+    account = find_account(system.read_text(PASSWD), username)
+    database = system.read_text(GROUP)
+    names = groups_of(database, username)
+    if account is None:
+        return names | {username} | (set(planned) & existing_groups(database))
+    if system.live:
+        import grp
+
+        for number in os.getgrouplist(username, account.gid):
+            with suppress(KeyError):
+                names.add(grp.getgrgid(number).gr_name)
+    return names
+
+
+async def _ask(system: System, sshd: list[str], connection: dict[str, str]) -> Settings:
+    words = ",".join(f"{word}={value}" for word, value in connection.items())
+    try:
+        printed = await _print_settings(system, sshd, words)
+    except ProvisioningError as error:
+        if "test mode" not in error.data.get("detail", ""):
+            raise
+        # Before OpenSSH 7.7 there were no routing domains.
+        printed = await _print_settings(system, sshd, words.removesuffix(",rdomain="))
+    return Settings(connection, printed)
+
+
+async def _print_settings(system: System, sshd: list[str], words: str) -> str:
+    command = [*sshd, "-T", "-C", words]
+    if not system.look_only:
+        os.makedirs(PRIVILEGE_SEPARATION_DIRECTORY, 0o755, exist_ok=True)
+    elif os.geteuid() == 0 and (unshare := system.own_tool("unshare")):
+        return await run_tool([*unshare, "--mount", "sh", "-c", ASIDE, "sh", *command, "-h", ASIDE_KEY])
+    return await run_tool(command)
