@@ -34,6 +34,10 @@ check: $(VENV)/.ready  ## lint, types, commits
 	$(BIN)/codespell
 	$(BIN)/python scripts/check_commits.py
 
+test-browser: $(VENV)/.ready  ## look at the pages in Chromium; the screenshots stay in build/screenshots
+	tests/ensure-packages tests/browser-apt-packages.txt
+	$(BIN)/python -m pytest -m browser
+
 test-vm: $(VENV)/.ready  ## boot real guests under QEMU: the boots that matter most, ten minutes
 	tests/ensure-packages tests/vm/apt-packages.txt
 	$(BIN)/python -m pytest -m "vm and not long"

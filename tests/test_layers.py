@@ -59,8 +59,8 @@ INSIDE = {
         {"reading"},
     ),
     "outcome": (
-        {"kvp", "result", "text", "timeline"},
-        {"channels"},
+        {"chart", "kvp", "result", "text", "timeline"},
+        {"channels", "page"},
     ),
     "sources": ({"imds"},),
     "properties": (
@@ -104,7 +104,7 @@ EMULATOR_LAYERS = (
     {"__main__"},
 )
 GUEST_LAYERS = (
-    {"tools", "transcript"},
+    {"outputs", "tools", "transcript"},
     {"network"},
     {"login", "machine", "platform"},
     {"image"},

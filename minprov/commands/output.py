@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def print_result(document: dict[str, Any], *, as_json: bool) -> None:
@@ -16,7 +19,12 @@ def print_result(document: dict[str, Any], *, as_json: bool) -> None:
         from minprov.outcome.text import render
 
         text = render(document)
+    print_text([text])
+
+
+def print_text(lines: Iterable[str]) -> None:
+    """Print lines, whatever the locale's encoding lacks of what is in them."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files and words of tools may have what the locale's encoding has not: it is written as \\uXXXX.
+        # Names of files and words of tools may have any character: one that cannot be written is shown as \\uXXXX.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stdout.write(text + "\n")
+    sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -6,13 +6,14 @@ import json
 import os
 from typing import Any
 
-from minprov.commands.output import print_result
+from minprov.commands.output import print_result, print_text
 from minprov.commands.parser import Parser
 from minprov.config import CONFIG_FILE, load
 from minprov.errors import ProvisioningError, Reason
-from minprov.machine.files import read_file
+from minprov.machine.files import file_error, read_file
 from minprov.machine.markers import REPORT
 from minprov.machine.paths import resolve_beneath
+from minprov.outcome.chart import render_chart
 from minprov.outcome.result import SCHEMA
 
 
@@ -26,7 +27,12 @@ def run(argv: list[str]) -> int:
     flags = vars(build_parser().parse_args(argv))
     path, document = _read(flags)
     try:
+        if "html" in flags:
+            _write_page(flags["html"], document)
+            return os.EX_OK
         print_result(document, as_json=flags.get("json", False))
+        if "json" not in flags:
+            print_text(["", "When", *render_chart(document["timings"])])
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # it says what it is, and is not
         raise ProvisioningError(Reason.NO_REPORT, path=path, detail="damaged") from error
     return os.EX_OK
@@ -38,7 +44,19 @@ def build_parser() -> Parser:
     parser.add_argument("--root", metavar="DIR", help="of the tree at DIR (default: /)")
     parser.add_argument("--config", metavar="FILE", help=f"and FILE.d/*.toml (default: {CONFIG_FILE}, if there)")
     parser.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
+    parser.add_argument("--html", metavar="FILE", help="write a page that can be looked at, in place of text")
     return parser
+
+
+def _write_page(path: str, document: dict[str, Any]) -> None:
+    from minprov.outcome.page import render_result_page
+
+    page = render_result_page(document).encode(errors="replace")
+    try:
+        with open(path, "wb") as stream:
+            stream.write(page)
+    except OSError as error:
+        raise file_error(error, path) from error
 
 
 def _read(flags: dict[str, Any]) -> tuple[str, dict[str, Any]]:

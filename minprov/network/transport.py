@@ -138,7 +138,7 @@ class Transport:
         else:
             return contents
         finally:
-            self._timeline.add(f"{endpoint.name} {method}", start, outcome)
+            self._timeline.add_request(f"{endpoint.name} {method}", start, outcome)
 
     async def _request(
         self,

@@ -130,7 +130,7 @@ def to_document(result: Result) -> dict[str, Any]:
         ],
         "health": {"reported": result.reported, "channel": result.channel, "attempts": result.attempts},
         "timings": [
-            {"name": span.name, "start_ms": span.start_ms, "end_ms": span.end_ms}
+            {"name": span.name, "kind": span.kind, "start_ms": span.start_ms, "end_ms": span.end_ms}
             | ({"outcome": span.outcome} if span.outcome else {})
             for span in result.spans
         ],

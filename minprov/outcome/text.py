@@ -28,16 +28,18 @@ def render(document: dict[str, Any]) -> str:
     if document["vm_id"]:
         lines.append(f"VM id {document['vm_id']}")
     sources = document["sources"].items()
-    lines += ["", "Sources", *_table((_words(name), found["state"], found["detail"]) for name, found in sources)]
+    lines += ["", "Sources", *_table((words(name), found["state"], found["detail"]) for name, found in sources)]
     if document["properties"]:
         properties = document["properties"].items()
-        rows = ((_words(name), f"from {found['from']}", _flat(found["value"])) for name, found in properties)
+        rows = ((words(name), f"from {found['from']}", flat(found["value"])) for name, found in properties)
         lines += ["", "Properties", *_table(rows)]
         if document["differences"] is None:
             lines.append("  (not compared: only one of the sources has answered)")
         lines += [f"  ! the sources differ on {difference}" for difference in document["differences"] or ()]
     if document["actions"]:
-        rows = ((item["action"], _state(item), f"{item['target']}: {item['detail']}") for item in document["actions"])
+        rows = (
+            (item["action"], action_state(item), f"{item['target']}: {item['detail']}") for item in document["actions"]
+        )
         lines += ["", "Actions", *_table(rows)]
     if document["notes"]:
         lines += ["", "Notes", *(f"  {note}" for note in document["notes"])]
@@ -52,18 +54,21 @@ def render(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _state(item: dict[str, Any]) -> str:
+def action_state(item: dict[str, Any]) -> str:
+    """Return what became of an action, in words."""
     # `status` also shows reports of versions that did not tell.
     if item["state"] in UNVERIFIED and item.get("verified", True) is None:
         return UNVERIFIED[item["state"]]
     return STATES[item["state"]]
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """Return a key of the document as words."""
     return name.replace("_", " ")
 
 
-def _flat(value: object) -> str:
+def flat(value: object) -> str:
+    """Return a value of the document on one line."""
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

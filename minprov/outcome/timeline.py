@@ -9,12 +9,17 @@ from typing import NamedTuple
 _START_TIME_FIELD = 19
 
 
+WORK, WAIT, REQUEST = "work", "wait", "request"
+SHORTEST_WAIT_MS = 1.0
+
+
 class Span(NamedTuple):
-    """One stretch of the run; `outcome` says how an attempt ended where that is not plain."""
+    """One stretch of the run: work, a wait or a request, of which `outcome` says how it ended."""
 
     name: str
     start_ms: float
     end_ms: float
+    kind: str = WORK
     outcome: str | None = None
 
 
@@ -48,16 +53,24 @@ class Timeline:
     def waiting(self, subject: str) -> Iterator[None]:
         """Name what the block waits for; if it is cancelled, the name stays as the last word on the matter."""
         self._waited_for.append(subject)
+        start = self.now_ms()
         try:
             yield
         except Exception:
             self._waited_for.remove(subject)
             raise
+        finally:
+            if self.now_ms() - start >= SHORTEST_WAIT_MS:
+                self.add(subject, start, WAIT)
         self._waited_for.remove(subject)
 
-    def add(self, name: str, start_ms: float, outcome: str | None = None) -> None:
+    def add(self, name: str, start_ms: float, kind: str = WORK, outcome: str | None = None) -> None:
         """Record a span that ends now."""
-        self.spans.append(Span(name=name, start_ms=start_ms, end_ms=self.now_ms(), outcome=outcome))
+        self.spans.append(Span(name=name, start_ms=start_ms, end_ms=self.now_ms(), kind=kind, outcome=outcome))
+
+    def add_request(self, name: str, start_ms: float, outcome: str) -> None:
+        """Record a request that ends now, with its outcome."""
+        self.add(name, start_ms, REQUEST, outcome)
 
 
 def _process_start() -> float:

@@ -21,11 +21,14 @@ from urllib.parse import urlencode
 
 from minprov.emulator.media import write_media
 from minprov.model import SshPublicKey
+from minprov.outcome.chart import WAIT, WORK, Bar, Row
+from minprov.outcome.page import Moment, Verdict, render_boot_page
 
 from .image import uefi_arguments
 from .login import Login, make_key_pair
 from .machine import firmware_uuid, kvm_works, running_machine
 from .network import platform_network
+from .outputs import build_junit, write_output
 from .platform import start_platform
 from .transcript import UnheardError
 
@@ -59,6 +62,9 @@ class Trial:
     limit: float
     memory: int
     console: Path | None
+    page: Path | None = None
+    """Where to write what happened as a page to look at."""
+    junit: Path | None = None
 
 
 async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
@@ -99,7 +105,27 @@ async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
         failure = await _report(platform, machine, trial.limit)
         for name, login in logins.items():
             failure = failure or await _log_in(name, login, vm.username, story)
-        return story.end(failure, machine)
+        provisioned = story.end(failure, machine)
+        _write_reports(trial, story, failure, machine)
+        return provisioned
+
+
+def _write_reports(trial: Trial, story: _Story, failure: str | None, machine: Machine) -> None:
+    name = trial.image.path.name
+    if trial.page:
+        sentence = f"{name} did not provision itself: {failure}" if failure else f"{name} provisions itself"
+        console = ((at, line, True) for at, line in machine.console.arrivals)
+        seen = ((at, line, False) for at, line in story.happened)
+        moments = [
+            Moment(at - story.starts_at, _printable(line), of_console)
+            for at, line, of_console in (*console, *seen)
+            if line.strip()
+        ]
+        verdict = Verdict(failure is None, sentence, story.summary)
+        page = render_boot_page(f"minprov: {name}", verdict, moments, story.rows(time.monotonic()))
+        write_output(trial.page, page.encode(errors="replace"))
+    if trial.junit:
+        write_output(trial.junit, build_junit(name, [("provisions itself", failure)]))
 
 
 class _Story:
@@ -112,9 +138,31 @@ class _Story:
         self._asked: Counter[str] = Counter()
         self._ready_at: float | None = None
         self._usable_at: float | None = None
+        self._first_request_at: float | None = None
+        self.happened: list[tuple[float, str]] = []
 
     def tell(self, at: float, what: str, detail: str) -> None:
+        self.happened.append((at, f"{what}  {detail}"))
         self._say(f"{at - self.starts_at:7.1f} s  {what:<8} {detail}")
+
+    @property
+    def summary(self) -> list[str]:
+        """When it was Ready, and usable, in words."""
+        moments = (("Ready", self._ready_at), ("usable by SSH", self._usable_at))
+        return [f"{what} after {at - self.starts_at:.1f} s" for what, at in moments if at]
+
+    def rows(self, end: float) -> list[Row]:
+        """Return the stages of the boot, in seconds from its start."""
+        stages = (
+            ("until the first request", self.starts_at, self._first_request_at or end, WAIT),
+            ("until Ready is reported", self._first_request_at, self._ready_at, WORK),
+            ("until the first login", self._ready_at, self._usable_at, WAIT),
+        )
+        return [
+            Row(name, [Bar(start - self.starts_at, stop - self.starts_at, kind)])
+            for name, start, stop, kind in stages
+            if start is not None and stop is not None
+        ]
 
     def on_dhcp_line(self, at: float, line: str) -> None:
         if granted := re.search(r"DHCPACK\(\S+\) (\S+) \S+ ?(.*)", line):
@@ -125,6 +173,7 @@ class _Story:
         event: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
         match event:
             case {"event": "request", **request}:
+                self._first_request_at = self._first_request_at or at
                 asked = f"{request['method']} {request['path']}"
                 self._asked[_printable(asked)] += 1
                 query = urlencode(request["query"])
@@ -142,9 +191,7 @@ class _Story:
 
     def end(self, failure: str | None, machine: Machine) -> bool:
         if failure is None:
-            moments = (("Ready", self._ready_at), ("usable by SSH", self._usable_at))
-            told = ", ".join(f"{what} after {at - self.starts_at:.1f} s" for what, at in moments if at)
-            self._say(f"Provisioned: {told}.")
+            self._say(f"Provisioned: {', '.join(self.summary)}.")
             return True
         lines = [line for line in map(_printable, machine.console.text.splitlines()) if line.strip()]
         self._say(f"The serial console{' at the end' if lines else ' said nothing: is console=ttyS0 missing?'}")

@@ -60,6 +60,8 @@ def _trial(options: argparse.Namespace) -> Trial:
         limit=options.limit,
         memory=options.memory,
         console=options.console,
+        page=options.report,
+        junit=options.junit,
     )
 
 
@@ -89,4 +91,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     output = parser.add_argument_group("output")
     output.add_argument("--console", metavar="FILE", type=Path, help="keep the serial console (default: do not)")
+    output.add_argument(
+        "--report", metavar="FILE", type=Path, help="write what happened as an HTML page (default: do not)"
+    )
+    output.add_argument("--junit", metavar="FILE", type=Path, help="write the verdict as JUnit XML (default: do not)")
     return parser.parse_args(arguments)

@@ -51,7 +51,7 @@ function _shtab_minprov_using
 end
 
 set -g _shtab_minprov_commands status vhd
-set -g _shtab_minprov_opts_with_value --config --imds-url --log-level --loop --media --root --size --timeout --wireserver-url
+set -g _shtab_minprov_opts_with_value --config --html --imds-url --log-level --loop --media --root --size --timeout --wireserver-url
 
 complete -c minprov -e
 complete -c minprov -f
@@ -75,6 +75,7 @@ complete -c minprov -n '_shtab_minprov_using status' -s h -l help -d 'show this 
 complete -c minprov -n '_shtab_minprov_using status' -l root -xka "(__fish_complete_directories)" -d 'of the tree at DIR (default: /)'
 complete -c minprov -n '_shtab_minprov_using status' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'and FILE.d/*.toml (default: /etc/minprov/minprov.toml, if there)'
 complete -c minprov -n '_shtab_minprov_using status' -l json -d 'print one JSON document (default: text)'
+complete -c minprov -n '_shtab_minprov_using status' -l html -xka "(__fish_complete_path (commandline -ct))" -d 'write a page that can be looked at, in place of text'
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a vhd -d 'Make a fixed VHD that Azure takes from a disk image, read it back, and print how it is uploaded. The image is not changed and nothing is overwritten.'
 complete -c minprov -n '_shtab_minprov_using vhd' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using vhd' -l size -x -d 'let the disk grow, as 30G (default: to the next whole MiB)'
