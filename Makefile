@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: help demo test test-fresh test-vm test-vm-all check faults crash crash-all docs bench bench-vm bench-forms deb bundle standalone requirements \
-        test-packages media-images fuzz clean
+        test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
@@ -86,6 +86,10 @@ requirements: $(VENV)/.ready  ## pin anew what the bundle is made of, with hashe
 
 test-packages: deb bundle standalone  ## install and run what was built, and build it again to compare
 	$(BIN)/python -m pytest -m packages
+
+release-dry-run: $(VENV)/.ready  ## release the next version in a clone, with everything but publishing it
+	tests/ensure-packages packaging/apt-packages.txt
+	VENV=$(VENV) scripts/release-dry-run
 
 # What an appliance leaves out, no scenario may miss; but for the emulated platform's. Takes what is in dist.
 test-cases-%: $(VENV)/.ready
