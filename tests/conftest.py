@@ -5,7 +5,9 @@ from __future__ import annotations
 import faulthandler
 import os
 import shlex
+import subprocess
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -70,6 +72,35 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    """Skip what needs a program that a user cannot install; as root `make test` has installed it."""
+    yield from _skip_without_program()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """Skip what needs a program that a user cannot install; as root `make test` has installed it."""
+    yield from _skip_without_program()
+
+
+def _skip_without_program() -> Generator[None, None, None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        program = missing_program(error)
+        if program is None or os.geteuid() == 0:
+            raise
+        pytest.skip(f"needs {program}")
+
+
+def missing_program(error: FileNotFoundError) -> str | None:
+    """Return the program that could not be started, if that is what the error is about."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    started = bool(frames) and frames[-1][0].f_code.co_filename == subprocess.__file__
+    return os.path.basename(os.fsdecode(error.filename)) if started and error.filename else None
 
 
 @pytest.fixture(scope="session")

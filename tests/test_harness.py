@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import missing_program
+
 REPOSITORY = Path(__file__).parent.parent
 BLOCKED = """
 import asyncio, os
@@ -66,3 +68,12 @@ def test_what_needs_mounts_of_its_own_is_skipped_in_a_chroot(tmp_path: Path) -> 
     root.mkdir()
     done = run_pytest(test, before=("unshare", "--mount", "--propagation", "private", "sh", "-euc", CHROOT, str(root)))
     assert "needs a / that is a mount point, which a chroot's is not" in done.stdout, done.stdout + done.stderr
+
+
+def test_only_a_program_that_is_not_there_is_a_missing_program() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        subprocess.run(["/usr/sbin/no-such-tool"], check=True)
+    assert missing_program(caught.value) == "no-such-tool"
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("/no/such/file").read_bytes()
+    assert missing_program(caught.value) is None

@@ -7,6 +7,7 @@ import fnmatch
 import hashlib
 import os
 import stat
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.formats.sha_crypt import verify
@@ -143,5 +144,15 @@ def _look_below(path: str, layers: Iterable[Layer]) -> Entry | None:
                 if os.path.lexists(lower + inside):
                     found = _look(lower + inside)
                     return None if found.kind == "removed" else found
+                if any(_is_opaque(lower + str(parent)) for parent in PurePosixPath(inside).parents):
+                    return None
             return None
     return None
+
+
+def _is_opaque(path: str) -> bool:
+    """Tell whether overlayfs shows nothing of the layers below in a directory, as in one that was made anew."""
+    try:
+        return os.getxattr(path, "trusted.overlay.opaque") == b"y"
+    except OSError:
+        return False

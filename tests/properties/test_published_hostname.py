@@ -72,6 +72,7 @@ def test_a_client_that_starts_later_sends_it_by_itself(tmp_path: Path, note: Pat
         assert asyncio.run(inspect(System(), PublishHostname(socket.gethostname()))).holds
 
 
+@pytest.mark.root  # a client is root's
 def test_a_dry_run_tells_of_the_clients_that_run(tmp_path: Path, note: Path) -> None:
     action = PublishHostname("another-name")
     assert asyncio.run(inspect(System(), action)).holds
