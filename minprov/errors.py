@@ -278,6 +278,12 @@ class Reason(Enum):
         "sshd has another setting in force than the one that was written, for at least one address.",
         "Change the setting at the file and line in the report, or set `sshd.policy`.",
     )
+    SUDO_REFUSED = (
+        "sudo does not let the user become root",
+        os.EX_CONFIG,
+        "sudo says that the administrator may not run everything as root, or cannot be asked.",
+        "Change the rule at the file and line in the report, or what sudo itself complains of; or set `sudo.policy`.",
+    )
     READ_BACK = (
         "applied property does not hold",
         os.EX_OSERR,

@@ -36,7 +36,17 @@ ORDER = (
 # The same inside each folder.
 INSIDE = {
     "formats": (
-        {"accounts", "names", "pem", "sha_crypt", "sshd_config", "sudoers", "vhd_footer", "xml_document"},
+        {
+            "accounts",
+            "names",
+            "pem",
+            "sha_crypt",
+            "sshd_config",
+            "sudo_listing",
+            "sudoers",
+            "vhd_footer",
+            "xml_document",
+        },
         {"disk_image", "ssh_keys"},
         {"partitions"},
         {"superblocks"},

@@ -20,6 +20,8 @@ TIMEOUT = 60.0
 REAP_LIMIT = 0.5
 """Seconds for a tool that was killed to be gone: one that waits for a device may take its time."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# sudo looks up the host's name, which no server may know yet: resolv.conf(5) has it ask for 10 s and more.
+ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": "/root", "RES_OPTIONS": "timeout:1 attempts:1"}
 
 
 def find_tool(tool: str) -> str | None:
@@ -52,7 +54,7 @@ async def run_tool(argv: list[str], *, stdin: bytes = b"", limit: float = TIMEOU
                 stdin=source,
                 stdout=stdout,
                 stderr=stderr,
-                env={"PATH": PATH, "LANG": "C.UTF-8", "HOME": "/root"},
+                env=ENVIRONMENT,
                 start_new_session=True,
             )
         except (FileNotFoundError, PermissionError) as error:

@@ -1,40 +1,204 @@
-"""What the user may do as root: a file in sudoers.d, sudoers(5)."""
+"""What the user may do as root: a file in sudoers.d, sudoers(5), and sudo's own word that it counts.
+
+Of several rules for a user the last one that sudo reads counts. Where a later one of the image's wins, or none of the
+directory's files is read, /etc/sudoers includes the file at its end.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
+from functools import partial
 
 from minprov.actions import GrantSudo
+from minprov.errors import ProvisioningError, Reason
+from minprov.formats.accounts import Account, find_account
+from minprov.formats.sudo_listing import Listing, parse_listing
 from minprov.machine.system import System
-from minprov.machine.tools import find_tool, run_tool
+from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
+from minprov.properties.sshd_settings import groups_of_user
 
-SUDOERS = "/etc/sudoers"
+SUDOERS, PASSWD, GROUP = "/etc/sudoers", "/etc/passwd", "/etc/group"
 MODE = 0o440
+# With these on, sudo asks for a password that the user does not have, or for a terminal.
+OTHERS_PASSWORD = ("targetpw", "rootpw", "runaspw")
+TERMINAL = "requiretty"
+# As the first word of a rule such a name is an alias, if there is one, and a uid is not.
+MAY_BE_ALIAS = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 async def inspect(system: System, action: GrantSudo) -> Inspection:
-    """Read the file back; a system without sudo needs none."""
-    if not system.exists(SUDOERS):
+    """Ask sudo what the user may do; a system without sudo needs nothing.
+
+    Raises `ProvisioningError` where sudo cannot be asked, or is of no use to the user.
+    """
+    sudo = system.own_tool("sudo")
+    if sudo is None:
         return Inspection(True, "sudo is not installed", verified=False)
+    asks = system.live and os.geteuid() == 0
+    if asks:
+        _require_setuid(action, sudo[0])
+    account = find_account(system.read_text(PASSWD), action.username)
     contents = system.read(action.path)
-    if contents is None:
-        return Inspection(False, "no file")
+    if account is None or contents is None:
+        if asks and system.look_only:
+            await _ask(system, sudo, action, "root")
+        return Inspection(False, "no account" if account is None else "no file")
     found = os.stat(system.path(action.path))
-    holds = contents == _rule(action) and stat.S_IMODE(found.st_mode) == MODE and found.st_uid == os.geteuid()
-    return Inspection(holds, "grants it" if holds else "says something else")
+    if stat.S_IMODE(found.st_mode) != MODE or found.st_uid != os.geteuid():
+        return Inspection(False, f"{action.path} has another mode or owner")
+    listing = await _ask(system, sudo, action, action.username) if asks else Listing((), True, True)
+    if contents not in (_rule(action, account, ()), _rule(action, account, _said(listing))):
+        return Inspection(False, f"{action.path} says something else")
+    fault = _fault(listing, action)
+    return Inspection(not fault, fault or "grants it")
 
 
 async def converge(system: System, action: GrantSudo) -> None:
-    """Have the rule checked by visudo, where there is one, and put it in place."""
-    rule = _rule(action)
-    if visudo := find_tool("visudo"):
-        await run_tool([visudo, "--check", "--quiet", "--file=-"], stdin=rule)
-    await system.replace(action.path, rule, mode=MODE)
+    """Put the rule in place, and make sure that it counts.
+
+    Raises `ProvisioningError` where it does not, with what is in the way.
+    """
+    sudo = system.own_tool("sudo")
+    account = find_account(system.read_text(PASSWD), action.username)
+    if sudo is None or account is None:
+        return
+    _close_directory(system, os.path.dirname(action.path))
+    await _replace(system, action.path, _rule(action, account, ()), MODE)
+    if not system.live:
+        return
+    listing = await _ask(system, sudo, action, action.username)
+    if any(listing.is_on(flag) for flag in (*OTHERS_PASSWORD, TERMINAL)):
+        await _replace(system, action.path, _rule(action, account, _said(listing)), MODE)
+        listing = await _ask(system, sudo, action, action.username)
+    sudoers = system.read(SUDOERS)
+    if _fault(listing, action) and sudoers is not None and not _includes_last(system, action):
+        mode = stat.S_IMODE(os.stat(system.path(SUDOERS)).st_mode)
+        await _replace(system, SUDOERS, sudoers.rstrip(b"\n") + b"\n" + _include(action), mode)
+        listing = await _ask(system, sudo, action, action.username)
+    if fault := _fault(listing, action):
+        raise _refusal(system, action, account, fault)
 
 
-def _rule(action: GrantSudo) -> bytes:
-    tag = "" if action.ask_password else " NOPASSWD:"
+async def _ask(system: System, sudo: list[str], action: GrantSudo, username: str) -> Listing:
+    """Ask sudo, once for each state of its files and of the account databases."""
+    key = ("sudo", username, *_state(system, os.path.dirname(action.path)))
+    if key not in system.answers:
+        command = [*sudo, "-l", "-U", username]
+        try:
+            printed = await _print(system, command)
+        except ProvisioningError as error:
+            detail = error.data.get("detail", "")
+            raise ProvisioningError(Reason.SUDO_REFUSED, username=action.username, detail=detail) from error
+        system.answers[key] = parse_listing(printed)
+    answer: Listing = system.answers[key]
+    return answer
+
+
+async def _print(system: System, command: list[str]) -> str:
+    """Return what sudo prints, on a terminal if it wants one for root as well."""
+    try:
+        return await run_tool(command)
+    except ProvisioningError as error:
+        script = system.own_tool("script")
+        if script is None or "tty" not in error.data.get("detail", ""):
+            raise
+    return (await run_tool([*script, "-qec", " ".join(command), "/dev/null"])).replace("\r\n", "\n")
+
+
+def _state(system: System, directory: str) -> list[tuple[str, bytes | None]]:
+    """Return what sudo's answer depends on, as far as anything changes in a run."""
+    paths = [SUDOERS, PASSWD, GROUP]
+    paths += [f"{directory}/{name}" for name in _list_directory(system, directory)]
+    return [(path, system.read(path)) for path in paths if not os.path.isdir(system.path(path))]
+
+
+def _list_directory(system: System, path: str) -> list[str]:
+    return sorted(os.listdir(system.path(path))) if os.path.isdir(system.path(path)) else []
+
+
+def _fault(listing: Listing, action: GrantSudo) -> str:
+    if not listing.everything:
+        return "not all commands are granted"
+    if not action.ask_password and not listing.no_password:
+        return "a password is asked, and there is none"
+    if listing.is_on(TERMINAL):
+        return f"{TERMINAL} is on"
+    flag = next((flag for flag in OTHERS_PASSWORD if listing.is_on(flag)), "")
+    return f"{flag} is on: another password is asked" if flag and not listing.no_password else ""
+
+
+def _refusal(system: System, action: GrantSudo, account: Account, fault: str) -> ProvisioningError:
+    """Return the error that names the line in the way, where it can be told."""
+    from minprov.formats.sudoers import find_default, read_lines, rules_for
+
+    def read(path: str) -> str | None:
+        return system.read_text(path) if os.path.isfile(system.path(path)) else None
+
+    lines = read_lines(read, partial(_list_directory, system))
+    flag = fault.split(" ")[0]
+    groups = sorted(groups_of_user(system, account.name))
+    rules = rules_for(lines, account.name, account.uid, groups)
+    line = find_default(lines, flag) or next((rule for rule in reversed(rules) if rule.file != action.path), None)
+    return ProvisioningError(
+        Reason.SUDO_REFUSED,
+        username=account.name,
+        detail=fault,
+        file=line and line.file,
+        line=line and line.number,
+        setting=line and line.text,
+    )
+
+
+def _require_setuid(action: GrantSudo, sudo: str) -> None:
+    detail = None
+    if not os.stat(sudo).st_mode & stat.S_ISUID or os.stat(sudo).st_uid != 0:
+        detail = f"{sudo} is not setuid root"
+    elif os.statvfs(sudo).f_flag & os.ST_NOSUID:
+        detail = f"{sudo} is on a file system that is mounted nosuid"
+    if detail:
+        raise ProvisioningError(Reason.SUDO_REFUSED, username=action.username, detail=detail)
+
+
+def _close_directory(system: System, directory: str) -> None:
+    """Take from others that they may write to the directory: sudo refuses to read it then."""
+    path = system.path(directory)
+    if os.path.isdir(path) and (mode := stat.S_IMODE(os.stat(path).st_mode)) & 0o022:
+        os.chmod(path, mode & ~0o022)
+
+
+async def _replace(system: System, path: str, contents: bytes, mode: int) -> None:
+    """Have the file checked by visudo, where there is one, beside its place, and put it there."""
+    if visudo := system.own_tool("visudo"):
+        # By a name with a dot, which sudo passes over; sudo-rs' visudo reads no standard input.
+        directory, name = os.path.split(path)
+        draft = f"{directory}/.{name}.draft"
+        await system.replace(draft, contents, mode=mode)
+        try:
+            await run_tool([*visudo, "-c", "-q", "-f", draft])
+        finally:
+            await system.remove(draft)
+    await system.replace(path, contents, mode=mode)
+
+
+def _said(listing: Listing) -> tuple[str, ...]:
+    return tuple(flag for flag in (*OTHERS_PASSWORD, TERMINAL) if listing.mentions(flag))
+
+
+def _rule(action: GrantSudo, account: Account, switched_off: tuple[str, ...]) -> bytes:
     comment = "# Written by minprov for the administrator that this VM was created with.\n"
-    return f"{comment}{action.username} ALL=(ALL:ALL){tag} ALL\n".encode()
+    user = f"#{account.uid}" if MAY_BE_ALIAS.fullmatch(account.name) else account.name
+    defaults = f"Defaults:{user} {', '.join(f'!{flag}' for flag in switched_off)}\n" if switched_off else ""
+    tag = "" if action.ask_password else " NOPASSWD:"
+    return f"{comment}{defaults}{user} ALL=(ALL:ALL){tag} ALL\n".encode()
+
+
+def _include(action: GrantSudo) -> bytes:
+    # Not "@include", which sudo knows from 1.9.1 on.
+    return f"# Written by minprov: the last rule for a user is the one that counts.\n#include {action.path}\n".encode()
+
+
+def _includes_last(system: System, action: GrantSudo) -> bool:
+    return (system.read(SUDOERS) or b"").endswith(_include(action))
