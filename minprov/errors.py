@@ -122,6 +122,12 @@ class Reason(Enum):
         "The metadata service accepted the connection and did not answer in time.",
         "Check the firewall of the image; delete and re-create the VM.",
     )
+    IMDS_RESERVED = (
+        "IMDS is reserved by systemd",
+        os.EX_UNAVAILABLE,
+        "The way to IMDS is prohibited, as by `systemd.imds.network=locked`, and systemd-imdsd gave no answer.",
+        "Boot with `systemd.imds.network=unlocked`, or have systemd-imdsd.socket running; with media nothing is lost.",
+    )
     IMDS_HTTP = (
         "http error querying IMDS",
         os.EX_PROTOCOL,

@@ -16,6 +16,8 @@ from minprov.config import Options
 from minprov.discs.reading import Reading, ReadMedia
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
+from minprov.machine.proxy_agent import WAIT as PROXY_AGENT_WAIT
+from minprov.machine.proxy_agent import find_proxy_agent
 from minprov.model import Evidence, GoalState, InstanceMetadata
 from minprov.outcome.result import Result, Source, SourceState
 from minprov.outcome.timeline import Timeline
@@ -57,6 +59,7 @@ NOT_THERE = frozenset(
         Reason.MEDIA_NOT_FOUND,
         Reason.IMDS_CONNECTION,
         Reason.IMDS_CONNECT_TIMEOUT,
+        Reason.IMDS_RESERVED,
         Reason.WIRESERVER_CONNECTION,
         Reason.WIRESERVER_TIMEOUT,
     }
@@ -174,6 +177,8 @@ class Sources:
         return task
 
     async def _open_transport(self) -> Transport:
+        if find_proxy_agent():
+            self._result.note(f"the guest proxy agent is installed: refusals are no last word for {PROXY_AGENT_WAIT} s")
         return await self._stack.enter_async_context(open_transport(self._timeline))
 
     async def _read_media(self) -> Evidence | None:
@@ -250,7 +255,8 @@ async def open_transport(timeline: Timeline) -> AsyncIterator[Transport]:
     """Load the HTTP client beside the event loop and open a session."""
     with timeline.span("load HTTP client"):
         transport = await in_thread(_load_transport)
-    async with transport(timeline) as session:
+    unsigned_limit = PROXY_AGENT_WAIT if find_proxy_agent() else 0.0
+    async with transport(timeline, unsigned_limit=unsigned_limit) as session:
         yield session
 
 

@@ -53,6 +53,7 @@ INSIDE = {
     ),
     "machine": (
         {"account_locks", "blocking", "child_process", "directories", "identity", "paths", "processes", "tools"},
+        {"proxy_agent"},
         {"files", "markers"},
         {"system"},
         {"provisioners"},
@@ -72,7 +73,7 @@ INSIDE = {
         {"chart", "kvp", "result", "text", "timeline"},
         {"channels", "page"},
     ),
-    "sources": ({"imds"},),
+    "sources": ({"systemd_imds"}, {"imds"}),
     "properties": (
         {"home", "inspection", "sshd_settings"},
         {"login"},

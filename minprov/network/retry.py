@@ -54,6 +54,7 @@ class AttemptFailed(Exception):  # noqa: N818  # an event of the retry loop, not
         final: bool = False,
         delay: float | None = None,
         no_route: bool = False,
+        prohibited: bool = False,
     ) -> None:
         super().__init__(error)
         self.error = error
@@ -61,6 +62,7 @@ class AttemptFailed(Exception):  # noqa: N818  # an event of the retry loop, not
         self.final = final
         self.delay = delay
         self.no_route = no_route
+        self.prohibited = prohibited
 
 
 async def retry(

@@ -61,12 +61,21 @@ BROKEN_ANSWERS: tuple[tuple[type[Exception], str], ...] = (
     (Exception, "the connection failed"),
 )
 
+# What an agent that is not ready causes: a request unsigned, or by way of a listener that does not know it yet
+# (GuestProxyAgent: proxy_agent/src/proxy/proxy_server.rs).
+PROXY_AGENT_STATUSES = frozenset({401, 403, 421, 502, 503})
+
 
 class Transport:
-    """An HTTP client session; enter it in the event loop that uses it."""
+    """An HTTP client session; enter it in the event loop that uses it.
 
-    def __init__(self, timeline: Timeline) -> None:
+    For `unsigned_limit` seconds the platform may refuse requests that a proxy agent does not sign yet: such a refusal
+    is not for good.
+    """
+
+    def __init__(self, timeline: Timeline, *, unsigned_limit: float = 0.0) -> None:
         self._timeline = timeline
+        self._unsigned_until = time.monotonic() + unsigned_limit
         self._routes = RouteWatch()
         self._session: aiohttp.ClientSession
 
@@ -162,7 +171,7 @@ class Transport:
                 ) as response,
             ):
                 if response.status not in ACCEPTED_STATUSES:
-                    raise _refused(endpoint, url, response)
+                    raise self._refused(endpoint, url, response)
                 if method == "POST":
                     return b""  # what was accepted is accepted, whatever becomes of the rest of the answer
                 return await _read_bounded(endpoint, url, response)
@@ -177,6 +186,16 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             raise _disconnected(endpoint, url, error) from error
 
+    def _refused(self, endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> AttemptFailed:
+        status, after = response.status, response.headers.get("Retry-After", "")
+        unsigned = status in PROXY_AGENT_STATUSES and time.monotonic() < self._unsigned_until
+        return AttemptFailed(
+            ProvisioningError(endpoint.refused, http_code=status, url=url),
+            status=status,
+            final=not unsigned and (status in endpoint.final_statuses or 300 <= status < 400),
+            delay=min(float(after), MAX_RETRY_AFTER) if after.isdecimal() else None,
+        )
+
 
 async def _read_bounded(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
@@ -188,16 +207,6 @@ async def _read_bounded(endpoint: Endpoint, url: str, response: aiohttp.ClientRe
     return bytes(body)
 
 
-def _refused(endpoint: Endpoint, url: str, response: aiohttp.ClientResponse) -> AttemptFailed:
-    after = response.headers.get("Retry-After", "")
-    return AttemptFailed(
-        ProvisioningError(endpoint.refused, http_code=response.status, url=url),
-        status=response.status,
-        final=response.status in endpoint.final_statuses or 300 <= response.status < 400,
-        delay=min(float(after), MAX_RETRY_AFTER) if after.isdecimal() else None,
-    )
-
-
 def _disconnected(endpoint: Endpoint, url: str, error: aiohttp.ClientError | OSError) -> AttemptFailed:
     number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
     detail = os.strerror(number) if number else next(text for kind, text in BROKEN_ANSWERS if isinstance(error, kind))
@@ -205,7 +214,7 @@ def _disconnected(endpoint: Endpoint, url: str, error: aiohttp.ClientError | OSE
     if number == errno.EACCES:
         hint = "systemd-imdsd may have locked the address behind a prohibit route, or a firewall admits root only"
     failed = ProvisioningError(endpoint.connection_failed, url=url, detail=detail, hint=hint)
-    return AttemptFailed(failed, no_route=number == errno.ENETUNREACH)
+    return AttemptFailed(failed, no_route=number == errno.ENETUNREACH, prohibited=number in (errno.EACCES, errno.EPERM))
 
 
 def _host(url: str) -> str:

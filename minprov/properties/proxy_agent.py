@@ -1,24 +1,18 @@
-"""The guest proxy agent of the metadata security protocol, which some VMs are created with.
-
-https://learn.microsoft.com/azure/virtual-machines/metadata-security-protocol/overview; the wait is cloud-init's, see
-its sources/DataSourceAzure.py.
-"""
+"""The guest proxy agent, which has to be ready before anything is reported."""
 
 from __future__ import annotations
 
 from minprov.actions import CheckProxyAgent
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine.proxy_agent import WAIT, find_proxy_agent
 from minprov.machine.system import System
-from minprov.machine.tools import find_tool, run_tool
+from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
-
-AGENT = "azure-proxy-agent"
-WAIT = 120  # seconds
 
 
 async def inspect(system: System, action: CheckProxyAgent) -> Inspection:
     """Ask the agent whether it is ready."""
-    agent = find_tool(AGENT)
+    agent = find_proxy_agent()
     if agent is None:
         return Inspection(False, "not installed")
     try:
@@ -30,7 +24,7 @@ async def inspect(system: System, action: CheckProxyAgent) -> Inspection:
 
 async def converge(system: System, action: CheckProxyAgent) -> None:
     """Wait until the agent says that it is ready."""
-    agent = find_tool(AGENT)
+    agent = find_proxy_agent()
     if agent is None:
         raise ProvisioningError(Reason.PROXY_AGENT_NOT_FOUND)
     try:

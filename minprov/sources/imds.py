@@ -46,6 +46,7 @@ async def fetch_instance(transport: Transport, base_url: str, *, deadline: float
 
     A 400 may mean that the service does not know the api-version, and it may be a stray one: so the older version has a
     turn after every three of them, and its answer, which lacks names, counts only if the newer one is refused again.
+    Where the way there is prohibited, systemd has taken it, and is asked in its place.
 
     Raises:
         ProvisioningError: the last attempt's, when none succeeds before the deadline or one is refused for good.
@@ -66,6 +67,13 @@ async def fetch_instance(transport: Transport, base_url: str, *, deadline: float
                 return await request(INSTANCE_PATH)
             return older
         except AttemptFailed as refusal:
+            if refusal.prohibited:
+                from minprov.sources.systemd_imds import fetch_from_systemd  # hardly any machine has it
+
+                try:
+                    return await fetch_from_systemd(deadline=deadline)
+                except ProvisioningError as error:
+                    raise AttemptFailed(error, final=True) from refusal
             refusals += refusal.status == HTTPStatus.BAD_REQUEST
             if refusal.status == HTTPStatus.GONE:
                 gone_since = gone_since or time.monotonic()
