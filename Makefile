@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: help demo test test-fresh test-vm test-vm-all check faults crash crash-all docs bench bench-vm bench-forms deb bundle standalone requirements \
-        test-packages release-dry-run record media-images fuzz clean
+        test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.ready: pyproject.toml
@@ -60,9 +60,6 @@ crash-all: $(VENV)/.ready  ## the same at every moment
 
 docs: $(VENV)/.ready  ## write the documents that are made from the code
 	$(BIN)/python -m scripts.generate_docs
-
-record: $(VENV)/.ready  ## run TARGET, which takes long, and write what it came to into docs/results.md
-	$(BIN)/python scripts/record_result.py $(TARGET)
 
 media-images: $(VENV)/.ready  ## write tests/data/media anew, in a virtual machine whose kernel has a udf driver
 	$(BIN)/python -m tests.data.media.make

@@ -296,6 +296,36 @@ class Reason(Enum):
         "A property was applied without an error, and reading it back from the system shows something else.",
         "Something in the image undoes or ignores the change; the message names the property.",
     )
+    RESOURCE_DISK_IN_USE = (
+        "resource disk in use by others",
+        os.EX_OSERR,
+        "The temporary disk, or a partition of it, is mounted elsewhere, is swapped on, or is part of another device.",
+        "Leave the disk to one program: take it out of fstab, or set the policy of `resource-disk` to `off`.",
+    )
+    RESOURCE_DISK_HOLDS_DATA = (
+        "resource disk holds data",
+        os.EX_DATAERR,
+        "The temporary disk is not as the platform makes it, is not blank, or cannot be read; it was left as it is.",
+        "Look at it: the message says what is there. To have it formatted, erase it first, with wipefs or blkdiscard.",
+    )
+    RESOURCE_DISK_NOT_USABLE = (
+        "resource disk not usable",
+        os.EX_IOERR,
+        "The temporary disk could not be read, formatted or mounted, or its mount point is in use.",
+        "Read the message of the program that failed; look for the disk in the kernel log.",
+    )
+    SWAP_NOT_ACTIVE = (
+        "swap not active",
+        os.EX_OSERR,
+        "The swap file could not be made or turned on, or there is no temporary disk that minprov has mounted.",
+        "Read the message of the program that failed; see that there is room on the temporary disk.",
+    )
+    DISK_TIMEOUT_NOT_SET = (
+        "disk time-out not set",
+        os.EX_OSERR,
+        "The kernel did not take the time-out of a disk, or the udev rule could not be written.",
+        "Look at the file in /sys that the message names; where /etc is read-only, put the rule into the image.",
+    )
     REPORT_FAILED = (
         "provisioned but not reported",
         os.EX_UNAVAILABLE,

@@ -19,7 +19,7 @@ import shtab
 from minprov import __version__
 from minprov.cli import COMMANDS, build_parser
 from minprov.commands import run
-from minprov.config import CONFIG_FILE, CORE, Schema, Setting, choices_of
+from minprov.config import CONFIG_FILE, CORE, Schema, Setting, choices_of, schema_of
 from minprov.errors import Reason
 from minprov.machine.markers import DEFAULT_DIRECTORY
 from tests.faults.campaign import load_campaign
@@ -69,6 +69,9 @@ in force.
 A policy is `required` (Ready is reported only if it holds), `best-effort` (it is tried, and a failure is in the report)
 or `off`. With every policy `off` minprov reports Ready and does nothing else.
 
+What Ready does not depend on is done by programs of their own, each with tables in the same files and a page:
+[the temporary disk, swap, and the time-outs of disks](resource-disk.md).
+
 ```toml
 [user]
 shell = "/bin/sh"
@@ -81,11 +84,23 @@ policy = "off"
 | key | default | meaning |
 |---|---|---|
 """
+SETTINGS_BEGIN, SETTINGS_END = "<!-- settings -->\n", "<!-- end of settings -->"
+SETTINGS_NOTE = "<!-- Made from the code by scripts/generate_docs.py: change it there, then run `make docs`. -->\n\n"
+SETTINGS_COLUMNS = "| key | default | meaning |\n|---|---|---|\n"
 
 
 def render_configuration() -> str:
     """Return docs/configuration.md: one row for each setting."""
     return CONFIGURATION_HEAD + _rows(CORE)
+
+
+def render_duty(duty: str, path: str) -> str:
+    """Return a duty's page with the table of its settings made anew."""
+    page = Path(path).read_text(encoding="utf-8")
+    before, _, rest = page.partition(SETTINGS_BEGIN)
+    _, _, after = rest.partition(SETTINGS_END)
+    table = SETTINGS_NOTE + SETTINGS_COLUMNS + _rows(schema_of(duty))
+    return f"{before}{SETTINGS_BEGIN}{table}{SETTINGS_END}{after}"
 
 
 def _rows(schema: Schema) -> str:
@@ -238,10 +253,12 @@ def render_completion(shell: str) -> str:
     return shtab.complete(parser, shell).rstrip() + "\n"
 
 
+DUTY_PAGES = {"docs/resource-disk.md": "resource_disk"}
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/reasons.md": render_reasons,
     "docs/configuration.md": render_configuration,
     "docs/faults.md": render_faults,
+    **{path: partial(render_duty, duty, path) for path, duty in DUTY_PAGES.items()},
     "packaging/man/minprov.8": render_man_page,
     "packaging/completions/bash/minprov": partial(render_completion, "bash"),
     "packaging/completions/zsh/_minprov": partial(render_completion, "zsh"),

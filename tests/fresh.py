@@ -187,9 +187,7 @@ def main(*names: str) -> int:
         return error is None
 
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        passed = list(pool.map(try_and_tell, machines)).count(True)
-    print(f"{len(machines)} machines, {len(machines) - passed} failed")
-    return 0 if passed == len(machines) else 1
+        return 0 if all(list(pool.map(try_and_tell, machines))) else 1
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ INSIDE = {
     "formats": (
         {
             "accounts",
+            "mounts",
             "names",
+            "ntfs",
             "pem",
             "sha_crypt",
             "sshd_config",
@@ -91,7 +93,15 @@ INSIDE = {
         },
         {"authorized_keys", "hostname", "password"},
     ),
-    "duties.resource_disk": ({"settings"},),
+    "duties.resource_disk": (
+        {"settings"},
+        {"discovery", "usage"},
+        {"contents", "mount_point"},
+        {"decision"},
+        {"disk"},
+        {"swap", "timeouts"},
+        {"duty"},
+    ),
     "image": (
         {"layout", "progress"},
         {"model", "qemu_img"},
@@ -100,7 +110,7 @@ INSIDE = {
     ),
     "commands": (
         {"logs", "output", "parser"},
-        {"run", "status", "vhd"},
+        {"resource_disk", "run", "status", "vhd"},
     ),
 }
 EMULATOR_LAYERS = (

@@ -37,10 +37,7 @@ def render(document: dict[str, Any]) -> str:
             lines.append("  (not compared: only one of the sources has answered)")
         lines += [f"  ! the sources differ on {difference}" for difference in document["differences"] or ()]
     if document["actions"]:
-        rows = (
-            (item["action"], action_state(item), f"{item['target']}: {item['detail']}") for item in document["actions"]
-        )
-        lines += ["", "Actions", *_table(rows)]
+        lines += ["", "Actions", render_actions(document["actions"])]
     if document["notes"]:
         lines += ["", "Notes", *(f"  {note}" for note in document["notes"])]
     health = document["health"]
@@ -52,6 +49,12 @@ def render(document: dict[str, Any]) -> str:
         data = ", ".join(f"{key}={value}" for key, value in document["error"]["data"].items())
         lines += ["", f"Failed: {document['error']['reason']}" + (f": {data}" if data else "")]
     return "\n".join(lines)
+
+
+def render_actions(actions: Iterable[dict[str, Any]]) -> str:
+    """Return a line for each action of a document."""
+    rows = ((item["action"], action_state(item), f"{item['target']}: {item['detail']}") for item in actions)
+    return "\n".join(_table(rows))
 
 
 def action_state(item: dict[str, Any]) -> str:

@@ -50,7 +50,7 @@ function _shtab_minprov_using
   test "$_shtab_minprov_cmdpath" = "$argv"
 end
 
-set -g _shtab_minprov_commands status vhd
+set -g _shtab_minprov_commands resource-disk status vhd
 set -g _shtab_minprov_opts_with_value --config --html --imds-url --log-level --loop --media --root --size --timeout --wireserver-url
 
 complete -c minprov -e
@@ -70,6 +70,11 @@ complete -c minprov -n _shtab_minprov_using -l json -d 'print one JSON document 
 complete -c minprov -n _shtab_minprov_using -l log-level -xka "debug info warning error" -d 'to stderr (default: info)'
 complete -c minprov -n _shtab_minprov_using -l version -d 'show program'"'"'s version number and exit'
 complete -c minprov -n _shtab_minprov_using -l loop -xka "auto uvloop asyncio" -d 'event loop (default: auto)'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a resource-disk -d 'Format the temporary disk if it is empty, mount it, swap on it, and set the time-outs of disks, as the configuration says.'
+complete -c minprov -n '_shtab_minprov_using resource-disk' -s h -l help -d 'show this help message and exit'
+complete -c minprov -n '_shtab_minprov_using resource-disk' -l dry-run -d 'show what would change; change nothing (default: no)'
+complete -c minprov -n '_shtab_minprov_using resource-disk' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'and FILE.d/*.toml (default: /etc/minprov/minprov.toml, if there)'
+complete -c minprov -n '_shtab_minprov_using resource-disk' -l json -d 'print one JSON document (default: text)'
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a status -d 'Print the last run'"'"'s result.'
 complete -c minprov -n '_shtab_minprov_using status' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using status' -l root -xka "(__fish_complete_directories)" -d 'of the tree at DIR (default: /)'
