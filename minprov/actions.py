@@ -10,6 +10,7 @@ a named tuple a tenth of it. For the same reason their annotations are no string
 from enum import Enum
 from typing import NamedTuple
 
+from minprov.errors import Reason
 from minprov.model import Secret
 
 
@@ -24,8 +25,22 @@ class Policy(Enum):
 class Phase(Enum):
     """When a step is due. What comes after Ready cannot forbid it: such a step is never `required`."""
 
+    BEFORE_CHANGES = "before anything is changed"
     BEFORE_READY = "before Ready"
     AFTER_READY = "after Ready"
+
+
+class UnusableValue(NamedTuple):
+    """Stands where an action would be, had the value for it been one that can be used."""
+
+    reason: Reason
+    data: tuple[tuple[str, str], ...]
+
+
+class KeepAccount(NamedTuple):
+    """Make sure that the account is there and can be logged in to, since no source has a credential for it."""
+
+    username: str
 
 
 class CheckProxyAgent(NamedTuple):
@@ -129,7 +144,9 @@ class EjectMedia(NamedTuple):
 
 
 Action = (
-    CheckProxyAgent
+    UnusableValue
+    | KeepAccount
+    | CheckProxyAgent
     | SetHostname
     | PublishHostname
     | EnsureUser

@@ -21,12 +21,14 @@ from minprov.actions import (
     EnsureUser,
     ExecuteCustomData,
     GrantSudo,
+    KeepAccount,
     Policy,
     PrepareWaagent,
     PublishHostname,
     SetHostname,
     SetPassword,
     StoreFile,
+    UnusableValue,
     WriteAuthorizedKeys,
 )
 from minprov.errors import ProvisioningError, Reason
@@ -40,6 +42,7 @@ from minprov.properties import (
     eject_media,
     host_keys,
     hostname,
+    kept_account,
     password,
     proxy_agent,
     published_hostname,
@@ -56,7 +59,18 @@ logger = logging.getLogger(__name__)
 Inspect = Callable[[System, Any], Awaitable[Inspection]]
 Converge = Callable[[System, Any], Awaitable[None]]
 
+
+async def _refuse(_system: System, action: UnusableValue) -> Inspection:
+    raise ProvisioningError(action.reason, **dict(action.data))
+
+
+async def _never(_system: System, _action: Action) -> None:
+    """Stand for what an action without anything to bring about would do."""
+
+
 HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
+    UnusableValue: (_refuse, _never),
+    KeepAccount: (kept_account.inspect, _never),
     CheckProxyAgent: (proxy_agent.inspect, proxy_agent.converge),
     SetHostname: (hostname.inspect, hostname.converge),
     PublishHostname: (published_hostname.inspect, published_hostname.converge),

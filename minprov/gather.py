@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from minprov.choice import has_all, is_complete
 from minprov.config import Options
 from minprov.discs.reading import Reading, ReadMedia
 from minprov.errors import ProvisioningError, Reason
@@ -21,7 +22,7 @@ from minprov.machine.proxy_agent import find_proxy_agent
 from minprov.model import Evidence, GoalState, InstanceMetadata
 from minprov.outcome.result import Result, Source, SourceState
 from minprov.outcome.timeline import Timeline
-from minprov.plan import has_all, is_complete, needs_source
+from minprov.plan import needs_source
 from minprov.sources.imds import fetch_instance
 from minprov.wire import fetch_goal_state
 
@@ -38,6 +39,8 @@ SOURCE_SHARE = 0.5
 """What a source that does not answer may take of the time that is left: the rest is for applying and for the report."""
 MEDIA_LIMIT = 30.0
 """Seconds after IMDS at which a drive that does not answer is left behind; the kernel gives each command as long."""
+NOTHING_ASKED_WAIT = 1.0
+"""Seconds after IMDS in which a drive may turn up on a VM of which IMDS says that nothing was asked for."""
 IMDS_GRACE = 2.0
 """Seconds more for IMDS once all else is done and there is a route, where nothing required is lacking without it."""
 NOT_ANSWERED = Source(state=SourceState.SKIPPED, detail="no answer by the time the run ended or went on without it")
@@ -129,7 +132,7 @@ class Sources:
         with self._timeline.waiting("IMDS"):
             instance = await asyncio.shield(self._instance)
         if media or instance:
-            return (media or Evidence())._replace(instance=instance)
+            return (media or Evidence(no_disc=self._has_no_disc()))._replace(instance=instance)
         for error in (self._media_error, self._instance_error):
             if error and (error.reason not in NOT_THERE or (error is self._media_error and self._options.media)):
                 raise error
@@ -165,6 +168,9 @@ class Sources:
             return self._goal_state.result()
         self._goal_state.cancel()
         return None
+
+    def _has_no_disc(self) -> bool:
+        return self._media_error is not None and self._media_error.reason is Reason.MEDIA_NOT_FOUND
 
     def _share(self) -> float:
         """Return until when a source may be waited for, from now."""
@@ -210,7 +216,9 @@ class Sources:
             if needs_source(self._options):
                 await asyncio.wait({reading, self._instance}, return_when=asyncio.FIRST_COMPLETED)
             left = self._share() - asyncio.get_running_loop().time()
-            self._reading.limit_wait(min(self._options.media_wait, left))
+            instance = self._instance.result() if self._instance.done() else None
+            wait = NOTHING_ASKED_WAIT if instance and instance.asks_nothing else self._options.media_wait
+            self._reading.limit_wait(min(self._options.media_wait, wait, left))
             async with asyncio.timeout(min(MEDIA_LIMIT, left)):
                 return await reading
         finally:

@@ -1,7 +1,7 @@
 """What an answer of IMDS, the instance metadata service, says of this VM. The requests are in `sources.imds`.
 
-Pure. `parse_instance` reads the few values minprov uses, by key, and leaves the rest of the document alone:
-absent, null and empty are all None, and a value of the wrong type or form is an error that names its key.
+Pure. `parse_instance` reads the few values minprov uses, by key, and leaves the rest of the document alone: absent,
+null and empty are all None. A value of the wrong type or form is a fault of its property alone, and names its key.
 
 Fields: https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service
 """
@@ -11,14 +11,15 @@ from __future__ import annotations
 import binascii
 import json
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason, excerpt
 from minprov.formats.names import parse_hostname, parse_username
-from minprov.model import InstanceMetadata, SshPublicKey
+from minprov.model import Faults, InstanceMetadata, SshPublicKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_BYTES = 1024 * 1024  # a real answer has 3 to 100 KiB, most of it userData
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -29,26 +30,34 @@ def parse_instance(data: bytes) -> InstanceMetadata:
     """Return what an answer to `INSTANCE_PATH` or `FALLBACK_INSTANCE_PATH` says of this VM.
 
     Raises:
-        ProvisioningError: IMDS_PARSE if it is no JSON object, IMDS_INVALID with the key of a value that cannot be used,
-            INVALID_HOSTNAME, INVALID_USERNAME.
+        ProvisioningError: IMDS_PARSE if it is no JSON object, IMDS_INVALID without a `compute` object, or where it does
+            not say whether the VM is one of a pool.
     """
     root = _Section(_parse_object(data), "")
     compute = root.section("compute")
     if compute.is_empty():
         raise ProvisioningError(Reason.IMDS_INVALID, key="compute", detail="missing or empty")
-    profile = compute.section("osProfile")
     extended = root.section("extended").section("compute")
-    computer_name = profile.text("computerName")
-    admin_username = profile.text("adminUsername")
+    faults = Faults()
+    passed_over: list[str] = []
+    profile = faults.value("username", lambda: compute.section("osProfile")) or _Section({}, "compute.osProfile.")
+    computer_name = faults.value("hostname", lambda: _name(profile, "computerName", parse_hostname))
+    admin_username = faults.value("username", lambda: _name(profile, "adminUsername", parse_username))
+    keys = tuple(_public_keys(compute, faults, passed_over))
     return InstanceMetadata(
-        vm_id=_vm_id(compute),
-        computer_name=None if computer_name is None else parse_hostname(computer_name),
-        admin_username=None if admin_username is None else parse_username(admin_username),
-        disable_password_authentication=profile.boolean("disablePasswordAuthentication"),
-        ssh_public_keys=tuple(_public_keys(compute)),
-        user_data=_user_data(compute),
-        has_custom_data=extended.boolean("hasCustomData"),
+        vm_id=faults.value("vm_id", lambda: _vm_id(compute)),
+        computer_name=computer_name,
+        admin_username=admin_username,
+        disable_password_authentication=faults.value(
+            "disable_ssh_password_authentication", lambda: profile.boolean("disablePasswordAuthentication")
+        ),
+        ssh_public_keys=keys,
+        user_data=faults.value("user_data", lambda: _user_data(compute)),
+        has_custom_data=faults.value("has_custom_data", lambda: extended.boolean("hasCustomData")),
         pps_type=_pps_type(extended),
+        asks_nothing=compute.has("osProfile") and not (computer_name or admin_username or keys or faults),
+        faults=faults,
+        passed_over=tuple(passed_over),
     )
 
 
@@ -83,12 +92,25 @@ def _pps_type(extended: _Section) -> str | None:
     return None if text == "None" else text  # a member of the platform's enumeration: an ordinary VM
 
 
-def _public_keys(compute: _Section) -> Iterator[SshPublicKey]:
-    for key in compute.sections("publicKeys"):
-        value = key.text("keyData")
-        if value is None:
-            raise key.error("keyData", "missing or empty")
-        yield SshPublicKey(value=value, path=key.text("path"))
+def _name(profile: _Section, key: str, parse: Callable[[str], str]) -> str | None:
+    text = profile.text(key)
+    return None if text is None else parse(text)
+
+
+def _public_keys(compute: _Section, faults: Faults, passed_over: list[str]) -> Iterator[SshPublicKey]:
+    for index, section in enumerate(
+        faults.value("ssh_public_keys", lambda: list(compute.sections("publicKeys"))) or ()
+    ):
+        key = faults.value("ssh_public_keys", partial(_public_key, section))
+        if key and key.value is None:
+            where = f" for {excerpt(key.path)}" if key.path else ""
+            passed_over.append(f"key {index}{where} of IMDS is empty")
+        elif key:
+            yield key
+
+
+def _public_key(section: _Section) -> SshPublicKey:
+    return SshPublicKey(value=section.text("keyData"), path=section.text("path"))
 
 
 class _Section:
@@ -102,6 +124,9 @@ class _Section:
 
     def is_empty(self) -> bool:
         return not self._value
+
+    def has(self, name: str) -> bool:
+        return self._value.get(name) is not None
 
     def error(self, name: str, problem: str, value: str | None = None) -> ProvisioningError:
         shown = None if value is None else excerpt(value)

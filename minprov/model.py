@@ -3,9 +3,24 @@
 Parsers create these and nothing else does: a value that exists is well formed. Absent is `None`, never an empty string.
 """
 
+from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
+from minprov.errors import ProvisioningError
+
 T = TypeVar("T")
+
+
+class Faults(dict[str, ProvisioningError]):
+    """What is wrong with the values that cannot be used, by property, in the names of `OvfEnv`."""
+
+    def value(self, name: str, read: Callable[[], T]) -> T | None:
+        """Return what `read` returns, or None and keep the error, which is then that property's and no other's."""
+        try:
+            return read()
+        except ProvisioningError as error:
+            self.setdefault(name, error)
+            return None
 
 
 class Secret:
@@ -36,9 +51,12 @@ class SshPublicKey(NamedTuple):
 
 
 class OvfEnv(NamedTuple):
-    """The LinuxProvisioningConfigurationSet and PlatformSettings of an ovf-env."""
+    """The LinuxProvisioningConfigurationSet and PlatformSettings of an ovf-env.
 
-    hostname: str
+    A value that cannot be used is absent, and `faults` says why. `passed_over` names what is there and says nothing.
+    """
+
+    hostname: str | None = None
     username: str | None = None
     password: Secret | None = None
     custom_data: bytes | None = None
@@ -48,10 +66,15 @@ class OvfEnv(NamedTuple):
     preprovisioned_vm_type: str | None = None
     provision_guest_proxy_agent: bool = False
     provision_guest_agent: bool | None = None
+    faults: Faults = Faults()
+    passed_over: tuple[str, ...] = ()
 
 
 class InstanceMetadata(NamedTuple):
-    """What IMDS says of this VM. It never carries the password or customData."""
+    """What IMDS says of this VM. It never carries the password or customData.
+
+    `faults` and `passed_over` are as in `OvfEnv`.
+    """
 
     vm_id: str | None = None
     computer_name: str | None = None
@@ -61,6 +84,10 @@ class InstanceMetadata(NamedTuple):
     user_data: bytes | None = None
     has_custom_data: bool | None = None
     pps_type: str | None = None
+    asks_nothing: bool = False
+    """Whether host name, user and keys are there and empty: a VM made from a specialised image or a restored disk."""
+    faults: Faults = Faults()
+    passed_over: tuple[str, ...] = ()
 
 
 class GoalState(NamedTuple):
@@ -83,6 +110,8 @@ class Evidence(NamedTuple):
     custom_data_bin: bytes | None = None
     device: str | None = None
     instance: InstanceMetadata | None = None
+    no_disc: bool = False
+    """Whether every place was looked at and there is none; without it the media may be there and unreadable."""
 
 
 class Chosen(NamedTuple, Generic[T]):

@@ -1,7 +1,8 @@
 """The ovf-env: the document on the provisioning media that says what this VM is to be.
 
 Pure: bytes in, `OvfEnv` out, or the same bytes without the password. The strategy: walk the two sections by name,
-validate every value where it is read, and refuse what is ambiguous (a repeated element) rather than choose.
+validate every value where it is read, and refuse what is ambiguous (a repeated element) rather than choose. A value
+that cannot be used is a fault of its property alone, which may be one that nobody wants.
 
 There is no published schema. Names and meanings are those of WALinuxAgent (`ovfenv.py`), cloud-init (OvfEnvXml in
 `sources/helpers/azure.py`) and azure-init (`libazureinit/src/media.rs`); a comment says where they differ.
@@ -11,15 +12,16 @@ from __future__ import annotations
 
 import binascii
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason, excerpt
 from minprov.formats.names import parse_hostname, parse_username
 from minprov.formats.xml_document import Node, feed, new_parser, parse_document
-from minprov.model import OvfEnv, Secret, SshPublicKey
+from minprov.model import Faults, OvfEnv, Secret, SshPublicKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 AZURE_NAMESPACE = "http://schemas.microsoft.com/windowsazure"
 
@@ -37,8 +39,8 @@ def parse_ovf_env(data: bytes) -> OvfEnv:
     """Return what an ovf-env says.
 
     Raises:
-        ProvisioningError: OVF_PARSE if it is no acceptable XML, OVF_FOREIGN if it is not Azure's, else OVF_INVALID
-            or the reason of the value that cannot be used.
+        ProvisioningError: OVF_PARSE if it is no acceptable XML, OVF_FOREIGN if it is not Azure's, OVF_INVALID if it has
+            not the sections that it should have, or does not say whether the VM is one of a pool.
     """
     environment = parse_document(data, AZURE_NAMESPACE, malformed=Reason.OVF_PARSE, invalid=Reason.OVF_INVALID)
     section = environment.child("ProvisioningSection")
@@ -46,18 +48,26 @@ def parse_ovf_env(data: bytes) -> OvfEnv:
         raise ProvisioningError(Reason.OVF_FOREIGN, element="ProvisioningSection", detail="missing")
     linux = section.required("LinuxProvisioningConfigurationSet")
     platform = environment.optional("PlatformSettingsSection").optional("PlatformSettings")
-    username = linux.optional("UserName").text()
+    faults = Faults()
+    passed_over: list[str] = []
     return OvfEnv(
-        hostname=parse_hostname(linux.required("HostName").text() or ""),
-        username=None if username is None else parse_username(username),
-        password=_password(linux.optional(*PASSWORD_ELEMENTS)),
-        custom_data=_custom_data(linux.optional("CustomData")),
-        disable_ssh_password_authentication=linux.optional("DisableSshPasswordAuthentication").boolean(),
-        ssh_public_keys=tuple(_public_keys(linux.optional("SSH").optional("PublicKeys"))),
+        hostname=faults.value("hostname", lambda: _name(linux, "HostName", parse_hostname)),
+        username=faults.value("username", lambda: _name(linux, "UserName", parse_username)),
+        password=faults.value("password", lambda: _password(linux.optional(*PASSWORD_ELEMENTS))),
+        custom_data=faults.value("custom_data", lambda: _custom_data(linux.optional("CustomData"))),
+        disable_ssh_password_authentication=faults.value(
+            "disable_ssh_password_authentication",
+            lambda: linux.optional("DisableSshPasswordAuthentication").boolean(),
+        ),
+        ssh_public_keys=tuple(_public_keys(linux, faults, passed_over)),
         preprovisioned_vm=platform.optional("PreprovisionedVm").boolean() or False,
         preprovisioned_vm_type=_pool_type(platform.optional("PreprovisionedVMType", "PreprovisionedVmType")),
         provision_guest_proxy_agent=platform.optional("ProvisionGuestProxyAgent").boolean() or False,
-        provision_guest_agent=platform.optional("ProvisionGuestAgent").boolean(),
+        provision_guest_agent=faults.value(
+            "provision_guest_agent", lambda: platform.optional("ProvisionGuestAgent").boolean()
+        ),
+        faults=faults,
+        passed_over=tuple(passed_over),
     )
 
 
@@ -130,12 +140,25 @@ def _custom_data(element: Node) -> bytes | None:
         raise element.error("must be base64") from error
 
 
-def _public_keys(container: Node) -> Iterator[SshPublicKey]:
-    for index, element in enumerate(container.children("PublicKey")):
-        value, path, fingerprint = (element.optional(name).text() for name in ("Value", "Path", "Fingerprint"))
-        if value is None and fingerprint is None:
-            raise element.error("has neither Value nor Fingerprint", index=index, path=path and excerpt(path))
-        yield SshPublicKey(value=value, path=path, fingerprint=fingerprint)
+def _name(linux: Node, element: str, parse: Callable[[str], str]) -> str | None:
+    text = linux.optional(element).text()
+    return None if text is None else parse(text)
+
+
+def _public_keys(linux: Node, faults: Faults, passed_over: list[str]) -> Iterator[SshPublicKey]:
+    container = faults.value("ssh_public_keys", lambda: linux.optional("SSH").optional("PublicKeys"))
+    for index, element in enumerate(container.children("PublicKey") if container else ()):
+        key = faults.value("ssh_public_keys", partial(_public_key, element))
+        if key and key.value is None and key.fingerprint is None:
+            where = f" for {excerpt(key.path)}" if key.path else ""
+            passed_over.append(f"key {index}{where} of the media is empty")
+        elif key:
+            yield key
+
+
+def _public_key(element: Node) -> SshPublicKey:
+    value, path, fingerprint = (element.optional(name).text() for name in ("Value", "Path", "Fingerprint"))
+    return SshPublicKey(value=value, path=path, fingerprint=fingerprint)
 
 
 def _pool_type(element: Node) -> str | None:

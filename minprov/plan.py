@@ -1,11 +1,11 @@
-"""Decide what to change: every precedence rule between media, IMDS and configuration lives here.
+"""Decide what to change. Which source's values count is decided by `choice`.
 
-Pure: what the sources delivered goes in, steps come out. No clock, no randomness, no system.
-A complete ovf-env is authoritative; IMDS fills what it lacks and stands in for it where there is no media.
+Pure: what the sources delivered goes in, steps come out. No clock, no randomness, no system. Where a value cannot be
+used there is a step that fails, under the policy of its property, before anything is changed.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 from minprov.actions import (
     Action,
@@ -16,6 +16,7 @@ from minprov.actions import (
     EnsureUser,
     ExecuteCustomData,
     GrantSudo,
+    KeepAccount,
     Phase,
     Policy,
     PrepareWaagent,
@@ -23,14 +24,13 @@ from minprov.actions import (
     SetHostname,
     SetPassword,
     StoreFile,
+    UnusableValue,
     WriteAuthorizedKeys,
 )
+from minprov.choice import Choice, asks_nothing, choose, find_differences, needs_user
 from minprov.config import AskPassword, OnMissing, OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
-from minprov.formats.ssh_keys import normalise_keys
-from minprov.model import Chosen, Evidence, InstanceMetadata, OvfEnv, Properties, SshPublicKey
-
-T = TypeVar("T")
+from minprov.model import Evidence, Properties
 
 
 class Step(NamedTuple):
@@ -50,29 +50,12 @@ class Plan(NamedTuple):
     steps: tuple[Step, ...]
     differences: tuple[str, ...] | None
     """Absent where only one of the sources has answered: nothing was compared."""
+    notes: tuple[str, ...]
+    """What was passed over, one sentence each."""
 
     def beyond(self, earlier: Self) -> tuple[Step, ...]:
         """Return the steps that an earlier plan, made from less evidence, does not have."""
         return tuple(step for step in self.steps if step not in earlier.steps)
-
-
-def is_complete(ovf: OvfEnv, options: Options) -> bool:
-    """Tell whether the media alone is enough, so that nothing has to wait for IMDS."""
-    if not _needs_user(options):
-        return True
-    has_credentials = ovf.password is not None or bool(ovf.ssh_public_keys)
-    every_key_has_a_value = all(key.value is not None for key in ovf.ssh_public_keys)
-    return ovf.username is not None and has_credentials and every_key_has_a_value
-
-
-def has_all(evidence: Evidence, options: Options) -> bool:
-    """Tell whether IMDS has nothing to add to what the media says, so that at the end nothing waits for it."""
-    ovf = evidence.ovf
-    if ovf is None or not is_complete(ovf, options):
-        return evidence.instance is not None
-    login = options.sshd is Policy.OFF or ovf.disable_ssh_password_authentication is not None
-    custom_data = ovf.custom_data if evidence.custom_data_bin is None else evidence.custom_data_bin
-    return login and (options.custom_data is Policy.OFF or custom_data is not None)
 
 
 def needs_source(options: Options) -> bool:
@@ -84,16 +67,21 @@ def needs_source(options: Options) -> bool:
 def plan_provisioning(evidence: Evidence, options: Options) -> Plan:
     """Return the plan for this evidence.
 
-    Raises `ProvisioningError` when the VM must not be provisioned from this evidence, when no source has a required
-    property, or when a value cannot be used.
+    Raises `ProvisioningError` when the VM must not be provisioned from this evidence, or when no source has a required
+    property.
     """
     _refuse_preprovisioned(evidence)
-    properties = _choose_properties(evidence, options)
-    _require_properties(properties, evidence, options)
+    choice = choose(evidence, options)
+    if asks_nothing(evidence):
+        note = "nothing was asked for: there is no disc, and IMDS has neither a host name, nor a user, nor keys"
+        return Plan(choice.properties, tuple(_plan_user_data(choice, options)), None, (note, *choice.notes))
+    keeps_account = _keeps_account(choice, evidence, options)
+    _require_properties(choice, evidence, options, keeps_account=keeps_account)
     return Plan(
-        properties=properties,
-        steps=tuple(_plan_steps(properties, evidence, options)),
+        properties=choice.properties,
+        steps=tuple(_plan_steps(choice, evidence, options, keeps_account=keeps_account)),
         differences=find_differences(evidence),
+        notes=choice.notes,
     )
 
 
@@ -113,72 +101,39 @@ def _refuse_preprovisioned(evidence: Evidence) -> None:
         raise ProvisioningError(Reason.UNSUPPORTED_PREPROVISIONING, type=kind)
 
 
-def _choose_properties(evidence: Evidence, options: Options) -> Properties:
-    ovf, instance = evidence.ovf, evidence.instance or InstanceMetadata()
-    custom_data = _first((ovf.custom_data if ovf else None, "media"), (evidence.custom_data_bin, "media"))
-    return Properties(
-        hostname=_first((ovf.hostname if ovf else None, "media"), (instance.computer_name, "imds")),
-        username=_first((ovf.username if ovf else None, "media"), (instance.admin_username, "imds")),
-        password=_first((ovf.password if ovf else None, "media")),
-        ssh_public_keys=_choose_keys(ovf, instance, options),
-        disable_ssh_password_authentication=_first(
-            (ovf.disable_ssh_password_authentication if ovf else None, "media"),
-            (instance.disable_password_authentication, "imds"),
-        ),
-        custom_data=custom_data,
-        user_data=None if custom_data else _first((instance.user_data, "imds")),
-        shell=Chosen(options.shell, "config"),
-        groups=Chosen(options.groups, "config"),
+def _has_no_credentials(choice: Choice, options: Options) -> bool:
+    wanted = Policy.REQUIRED in (options.password, options.ssh_keys)
+    found = choice.properties.password or choice.properties.ssh_public_keys
+    # Where that is for want of a usable one, its own step says so.
+    refused = any(
+        name in choice.faults and policy is Policy.REQUIRED
+        for name, policy in (("password", options.password), ("ssh_public_keys", options.ssh_keys))
     )
+    return wanted and not found and not refused
 
 
-def _first(*candidates: tuple[T | None, str]) -> Chosen[T] | None:
-    for value, source in candidates:
-        if value is not None:
-            return Chosen(value, source)
-    return None
+def _keeps_account(choice: Choice, evidence: Evidence, options: Options) -> bool:
+    """Tell whether this may be a later boot that has lost its state: the disc is gone, and only it had the password."""
+    return evidence.no_disc and choice.properties.username is not None and _has_no_credentials(choice, options)
 
 
-def _choose_keys(ovf: OvfEnv | None, instance: InstanceMetadata, options: Options) -> Chosen[tuple[str, ...]] | None:
-    if options.ssh_keys is Policy.OFF:
-        return None
-    from_media = ovf.ssh_public_keys if ovf else ()
-    # The media may name keys by certificate fingerprint only; IMDS has the same list with the values.
-    if from_media and all(key.value is not None for key in from_media):
-        return Chosen(_normalise(from_media), "media")
-    if instance.ssh_public_keys:
-        return Chosen(_normalise((*instance.ssh_public_keys, *from_media)), "imds")
-    usable = tuple(key for key in from_media if key.value is not None)
-    return Chosen(_normalise(usable), "media") if usable else None
-
-
-def _normalise(keys: tuple[SshPublicKey, ...]) -> tuple[str, ...]:
-    normalised: dict[str, None] = {}
-    for index, key in enumerate(keys):
-        if key.value is not None:
-            where = f"key {index} for {key.path}" if key.path else f"key {index}"
-            normalised.update(dict.fromkeys(normalise_keys(key.value, where=where)))
-    return tuple(normalised)
-
-
-def _needs_user(options: Options) -> bool:
-    return Policy.REQUIRED in (options.user, options.password, options.ssh_keys, options.sudo)
-
-
-def _require_properties(properties: Properties, evidence: Evidence, options: Options) -> None:
-    if properties.hostname is None and options.hostname is Policy.REQUIRED:
+def _require_properties(choice: Choice, evidence: Evidence, options: Options, *, keeps_account: bool) -> None:
+    properties, faults = choice.properties, choice.faults
+    if properties.hostname is None and "hostname" not in faults and options.hostname is Policy.REQUIRED:
         raise ProvisioningError(Reason.MISSING_PROPERTY, property="hostname")
-    if properties.username is None and _needs_user(options):
-        raise ProvisioningError(Reason.MISSING_PROPERTY, property="username")
-    wants_credentials = Policy.REQUIRED in (options.password, options.ssh_keys)
-    if wants_credentials and properties.password is None and properties.ssh_public_keys is None:
-        raise ProvisioningError(Reason.NO_CREDENTIALS, username=properties.username and properties.username.value)
+    if "username" not in faults and needs_user(options):
+        if properties.username is None:
+            raise ProvisioningError(Reason.MISSING_PROPERTY, property="username")
+        if _has_no_credentials(choice, options) and not keeps_account:
+            raise ProvisioningError(Reason.NO_CREDENTIALS, username=properties.username.value)
     promised = evidence.instance is not None and evidence.instance.has_custom_data
-    if promised and properties.custom_data is None and options.custom_data_missing is OnMissing.FAIL:
+    missing = promised and properties.custom_data is None and "custom_data" not in faults
+    if missing and options.custom_data_missing is OnMissing.FAIL:
         raise ProvisioningError(Reason.MISSING_PROPERTY, property="customData")
 
 
-def _plan_steps(properties: Properties, evidence: Evidence, options: Options) -> Iterator[Step]:
+def _plan_steps(choice: Choice, evidence: Evidence, options: Options, *, keeps_account: bool) -> Iterator[Step]:
+    properties = choice.properties
     if evidence.ovf and evidence.ovf.provision_guest_proxy_agent:
         yield Step("check-proxy-agent", "azure-proxy-agent", Policy.REQUIRED, CheckProxyAgent())
     if properties.hostname:
@@ -186,9 +141,16 @@ def _plan_steps(properties: Properties, evidence: Evidence, options: Options) ->
         yield Step("set-hostname", "/etc/hostname", options.hostname, SetHostname(hostname=hostname))
         publish = PublishHostname(hostname=hostname)
         yield Step("publish-hostname", "DHCP", options.hostname_publish, publish, Phase.AFTER_READY)
-    if properties.username:
-        yield from _plan_account(properties.username.value, properties, evidence, options)
-    yield from _plan_documents(properties, evidence, options)
+    else:
+        yield from _refuse(choice, "hostname", "set-hostname", "/etc/hostname", options.hostname)
+    if properties.username and keeps_account:
+        keep = KeepAccount(properties.username.value)
+        yield Step("keep-account", keep.username, Policy.REQUIRED, keep, Phase.BEFORE_CHANGES)
+    elif properties.username:
+        yield from _plan_account(properties.username.value, choice, evidence, options)
+    else:
+        yield from _refuse(choice, "username", "ensure-user", "", _strictest(options))
+    yield from _plan_documents(choice, evidence, options)
     if options.other_provisioners is OnOtherProvisioner.PREPARE:
         prepare = PrepareWaagent(
             hostname=properties.hostname and properties.hostname.value,
@@ -200,8 +162,21 @@ def _plan_steps(properties: Properties, evidence: Evidence, options: Options) ->
         yield plan_ejection(evidence.device, options)
 
 
-def _plan_account(username: str, properties: Properties, evidence: Evidence, options: Options) -> Iterator[Step]:
-    password, keys = properties.password, properties.ssh_public_keys
+def _refuse(choice: Choice, name: str, step: str, target: str, policy: Policy) -> Iterator[Step]:
+    """Yield the step that fails in the place of the named one, where there is a value that cannot be used."""
+    if fault := choice.faults.get(name):
+        action = UnusableValue(fault.reason, tuple(fault.data.items()))
+        yield Step(step, target, policy, action, Phase.BEFORE_CHANGES)
+
+
+def _strictest(options: Options) -> Policy:
+    """Return the policy for what the account and all that is given to it depend on."""
+    given = (options.user, options.password, options.ssh_keys, options.sudo)
+    return next((policy for policy in (Policy.REQUIRED, Policy.BEST_EFFORT) if policy in given), Policy.OFF)
+
+
+def _plan_account(username: str, choice: Choice, evidence: Evidence, options: Options) -> Iterator[Step]:
+    password, keys = choice.properties.password, choice.properties.ssh_public_keys
     user = EnsureUser(
         username=username,
         shell=options.shell,
@@ -215,15 +190,23 @@ def _plan_account(username: str, properties: Properties, evidence: Evidence, opt
     if password and evidence.password_hash:
         set_password = SetPassword(username, password=password.value, password_hash=evidence.password_hash)
         yield Step("set-password", username, options.password, set_password)
+    yield from _refuse(choice, "password", "set-password", username, options.password)
+    keys_file = f"~{username}/.ssh/authorized_keys"
     if keys:
         write_keys = WriteAuthorizedKeys(
             username=username,
             keys=keys.value,
             groups=options.groups,
-            with_password=password is not None and _allow_password_login(properties) is not False,
+            with_password=password is not None and _allow_password_login(choice) is not False,
         )
-        yield Step("write-authorized-keys", f"~{username}/.ssh/authorized_keys", options.ssh_keys, write_keys)
-    allowed = _allow_password_login(properties)
+        yield Step("write-authorized-keys", keys_file, options.ssh_keys, write_keys)
+    else:
+        # Who has a password can log in, and mend the keys.
+        policy = Policy.BEST_EFFORT if password and options.ssh_keys is Policy.REQUIRED else options.ssh_keys
+        yield from _refuse(choice, "ssh_public_keys", "write-authorized-keys", keys_file, policy)
+    disable = "disable_ssh_password_authentication"
+    yield from _refuse(choice, disable, "configure-sshd", options.sshd_drop_in, options.sshd)
+    allowed = _allow_password_login(choice)
     if allowed is not None:
         sshd = ConfigureSshd(
             username=username,
@@ -239,20 +222,26 @@ def _plan_account(username: str, properties: Properties, evidence: Evidence, opt
     yield Step("grant-sudo", sudo.path, options.sudo, sudo)
 
 
-def _allow_password_login(properties: Properties) -> bool | None:
+def _allow_password_login(choice: Choice) -> bool | None:
     # The control plane sends "false" when the user said nothing (WALinuxAgent#1334), so "false" alone is no wish to
     # open a hardened image: password login is turned on only for a password that is really there.
-    disable = properties.disable_ssh_password_authentication
+    if "disable_ssh_password_authentication" in choice.faults:
+        return None
+    disable = choice.properties.disable_ssh_password_authentication
     if disable and disable.value:
         return False
-    return True if properties.password else None
+    return True if choice.properties.password else None
 
 
-def _plan_documents(properties: Properties, evidence: Evidence, options: Options) -> Iterator[Step]:
-    custom_data, user_data = properties.custom_data, properties.user_data
+def _plan_documents(choice: Choice, evidence: Evidence, options: Options) -> Iterator[Step]:
+    custom_data, user_data = choice.properties.custom_data, choice.properties.user_data
     # What a captured image brings along of its first VM's customData or userData is not this VM's.
     for name, found in (("custom-data", custom_data), ("user-data", user_data)):
-        document = StoreFile(path=f"{options.state_dir}/{name}", contents=found.value if found else None)
+        path = f"{options.state_dir}/{name}"
+        if (property_name := name.replace("-", "_")) in choice.faults:
+            yield from _refuse(choice, property_name, f"write-{name}", path, options.custom_data)
+            continue
+        document = StoreFile(path=path, contents=found.value if found else None)
         yield Step(f"write-{name}", document.path, options.custom_data, document)
     if evidence.redacted_ovf_env is not None:
         document = StoreFile(path=f"{options.state_dir}/ovf-env.xml", contents=evidence.redacted_ovf_env)
@@ -262,22 +251,7 @@ def _plan_documents(properties: Properties, evidence: Evidence, options: Options
         yield Step("execute-custom-data", program.path, options.custom_data, program)
 
 
-def find_differences(evidence: Evidence) -> tuple[str, ...] | None:
-    """Return where media and IMDS differ, or None without one of them."""
-    ovf, instance = evidence.ovf, evidence.instance
-    if not ovf or not instance:
-        return None
-    pairs: tuple[tuple[str, object, object], ...] = (
-        ("hostname", ovf.hostname, instance.computer_name),
-        ("username", ovf.username, instance.admin_username),
-        (
-            "disable_ssh_password_authentication",
-            ovf.disable_ssh_password_authentication,
-            instance.disable_password_authentication,
-        ),
-    )
-    return tuple(
-        f"{name}: media has {media}, IMDS has {imds}"
-        for name, media, imds in pairs
-        if media is not None and imds is not None and media != imds
-    )
+def _plan_user_data(choice: Choice, options: Options) -> Iterator[Step]:
+    if user_data := choice.properties.user_data:
+        document = StoreFile(path=f"{options.state_dir}/user-data", contents=user_data.value)
+        yield Step("write-user-data", document.path, options.custom_data, document)

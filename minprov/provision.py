@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from minprov import __version__
 from minprov.actions import Phase, PublishHostname
 from minprov.apply import apply, first_required_failure, preview
+from minprov.choice import asks_nothing, find_differences
 from minprov.config import OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.gather import Sources, find_drive, open_transport
@@ -32,7 +33,7 @@ from minprov.model import Evidence
 from minprov.outcome import channels
 from minprov.outcome.result import Outcome, Result
 from minprov.outcome.timeline import Timeline
-from minprov.plan import Plan, Step, find_differences, plan_ejection, plan_provisioning
+from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
 from minprov.properties import waagent
 from minprov.report import ORDINARY_VM, encode_failure, encode_success
 from minprov.wire import Delivery, report_health
@@ -135,7 +136,7 @@ class Run:
             await self._tell_ready(await sources.transport(), sources)
             self._compare(sources.by_now(evidence))
             self._drive = evidence.device
-        self.result.outcome = Outcome.PROVISIONED
+        self.result.outcome = Outcome.NOTHING_ASKED if asks_nothing(evidence) else Outcome.PROVISIONED
 
     async def _finish_earlier_run(self, transport: Transport, sources: Sources | None) -> None:
         """Do what a run has left to do that was ended once everything had been applied."""
@@ -181,6 +182,8 @@ class Run:
         with self._timeline.span("plan"):
             plan = plan_provisioning(evidence, self._options)
         self.result.plan = plan
+        for note in plan.notes:
+            self.result.note(note)
         return plan
 
     def _compare(self, evidence: Evidence) -> None:
@@ -191,10 +194,11 @@ class Run:
                 logger.warning("the sources differ on %s; the media's value is used", difference)
 
     async def _apply(self, steps: Sequence[Step]) -> None:
-        now = [step for step in steps if step.phase is Phase.BEFORE_READY]
-        self.result.actions += await apply(now, self._system, self._timeline)
-        if error := first_required_failure(self.result.actions):
-            raise error
+        for phase in (Phase.BEFORE_CHANGES, Phase.BEFORE_READY):
+            now = [step for step in steps if step.phase is phase]
+            self.result.actions += await apply(now, self._system, self._timeline)
+            if error := first_required_failure(self.result.actions):
+                raise error
 
     async def _tell_ready(self, transport: Transport, sources: Sources | None) -> None:
         goal_state = await sources.goal_state(GOAL_STATE_GRACE) if sources else None

@@ -22,9 +22,12 @@ def instance(compute: object = None, extended: object = None) -> bytes:
 
 
 def refusal(data: bytes) -> ProvisioningError:
-    with pytest.raises(ProvisioningError) as failure:
-        parse_instance(data)
-    return failure.value
+    """Return why the document, or the one value in it that is wrong, cannot be used."""
+    try:
+        [fault] = parse_instance(data).faults.values()
+    except ProvisioningError as error:
+        return error
+    return fault
 
 
 def test_every_value_of_a_full_answer_is_read() -> None:
@@ -51,7 +54,7 @@ def test_absent_null_and_empty_are_none(absent: str | None) -> None:
     profile = dict.fromkeys(("adminUsername", "computerName", "disablePasswordAuthentication"), absent)
     compute = {"vmId": absent, "userData": absent, "publicKeys": None, "osProfile": profile}
     extended = {"hasCustomData": absent, "ppsType": absent}
-    assert parse_instance(instance(compute, extended)) == InstanceMetadata()
+    assert parse_instance(instance(compute, extended)) == InstanceMetadata(asks_nothing=True)
     assert parse_instance(instance()) == InstanceMetadata()
     assert parse_instance(b'{"compute": {"osProfile": null}, "extended": null}') == InstanceMetadata()
 
@@ -129,7 +132,6 @@ def test_what_is_no_json_object_is_a_parse_error(data: bytes) -> None:
         ({"userData": {}}, None, "compute.userData"),
         ({"publicKeys": {}}, None, "compute.publicKeys"),
         ({"publicKeys": ["ssh-rsa"]}, None, "compute.publicKeys[0]"),
-        ({"publicKeys": [{"keyData": "a"}, {"path": "p"}]}, None, "compute.publicKeys[1].keyData"),
         ({"publicKeys": [{"keyData": "a", "path": 5}]}, None, "compute.publicKeys[0].path"),
         (None, [], "extended.compute"),
         (None, {"hasCustomData": "1"}, "extended.compute.hasCustomData"),
@@ -140,6 +142,29 @@ def test_value_that_cannot_be_used_is_named_by_its_key(compute: object, extended
     error = refusal(instance(compute, extended))
     assert error.reason is Reason.IMDS_INVALID
     assert error.data["key"] == key
+
+
+def test_an_empty_key_is_passed_over_and_named() -> None:
+    keys = [{"keyData": None, "path": "/p"}, {"keyData": "", "path": ""}, {"keyData": "a"}]
+    found = parse_instance(instance({"publicKeys": keys}))
+    assert found.ssh_public_keys == (SshPublicKey(value="a"),)
+    assert found.passed_over == ("key 0 for /p of IMDS is empty", "key 1 of IMDS is empty")
+
+
+@pytest.mark.parametrize(
+    ("compute", "asks_nothing"),
+    [
+        ({"osProfile": {"adminUsername": "", "computerName": "", "disablePasswordAuthentication": ""}}, True),
+        ({"osProfile": {}, "publicKeys": []}, True),
+        ({"name": "the old api-version has no osProfile"}, False),
+        ({"osProfile": {"computerName": "vm"}}, False),
+        ({"osProfile": {"computerName": "web_01"}}, False),
+        ({"osProfile": {}, "publicKeys": [{"keyData": "a"}]}, False),
+        ({"osProfile": 1}, False),
+    ],
+)
+def test_an_empty_profile_asks_for_nothing(compute: object, asks_nothing: bool) -> None:
+    assert parse_instance(instance(compute)).asks_nothing is asks_nothing
 
 
 @pytest.mark.parametrize("data", [b"{}", b'{"compute": null}', b'{"compute": {}}', b'{"network": {"interface": []}}'])

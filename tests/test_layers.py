@@ -20,9 +20,11 @@ MODULES = sorted(
 
 # From the bottom to the top, row by row: folders, and the modules beside them. Each may import from lower rows.
 ORDER = (
-    {"errors", "model"},
+    {"errors"},
+    {"model"},
     {"actions", "formats", "report"},
     {"config", "imds", "ovf"},
+    {"choice"},
     {"machine", "network", "plan"},
     {"discs", "outcome", "sources", "wire"},
     {"media", "properties", "gather"},
@@ -92,6 +94,7 @@ INSIDE = {
             "waagent",
         },
         {"authorized_keys", "hostname", "password"},
+        {"kept_account"},
     ),
     "duties.resource_disk": (
         {"settings"},

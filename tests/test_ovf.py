@@ -35,9 +35,12 @@ def ovf_env(linux: str = HOST, platform: str = "", *, head: str = "", namespace:
 
 
 def refusal(data: bytes) -> ProvisioningError:
-    with pytest.raises(ProvisioningError) as failure:
-        parse_ovf_env(data)
-    return failure.value
+    """Return why the document, or the one value in it that is wrong, cannot be used."""
+    try:
+        [fault] = parse_ovf_env(data).faults.values()
+    except ProvisioningError as error:
+        return error
+    return fault
 
 
 def password_of(content: str) -> str | None:
@@ -206,18 +209,44 @@ def test_public_keys_keep_their_order() -> None:
     assert env.ssh_public_keys == tuple(SshPublicKey(value=f"ssh-rsa {n}") for n in "cab")
 
 
-def test_public_key_that_names_nothing_is_refused_with_index_and_path() -> None:
+def test_public_key_that_names_nothing_is_passed_over_and_named() -> None:
     keys = "<PublicKey><Value>a</Value></PublicKey><PublicKey><Path>/home/é</Path><Value> </Value></PublicKey>"
-    error = refusal(ovf_env(f"{HOST}<SSH><PublicKeys>{keys}</PublicKeys></SSH>"))
-    assert error.reason is Reason.OVF_INVALID
-    assert (error.data["element"], error.data["index"], error.data["path"]) == ("PublicKey", "1", r"/home/\xe9")
+    env = parse_ovf_env(ovf_env(f"{HOST}<SSH><PublicKeys>{keys}</PublicKeys></SSH>"))
+    assert env.ssh_public_keys == (SshPublicKey(value="a"),)
+    assert env.passed_over == (r"key 1 for /home/\xe9 of the media is empty",)
+
+
+def test_a_value_that_cannot_be_used_is_a_fault_of_its_property_alone() -> None:
+    key = "<PublicKey><Value>a</Value></PublicKey>"
+    odd = "<PublicKey><Value>a</Value><Value>b</Value></PublicKey>"
+    env = parse_ovf_env(
+        ovf_env(
+            f"<HostName>web_01</HostName><UserName>{'a' * 40}</UserName><UserPassword>a\nb</UserPassword>"
+            "<CustomData>***</CustomData><DisableSshPasswordAuthentication>perhaps</DisableSshPasswordAuthentication>"
+            f"<SSH><PublicKeys>{odd}{key}</PublicKeys></SSH>"
+        )
+    )
+    assert {name: fault.reason for name, fault in env.faults.items()} == {
+        "hostname": Reason.INVALID_HOSTNAME,
+        "username": Reason.INVALID_USERNAME,
+        "password": Reason.INVALID_PASSWORD,
+        "custom_data": Reason.OVF_INVALID,
+        "disable_ssh_password_authentication": Reason.OVF_INVALID,
+        "ssh_public_keys": Reason.OVF_INVALID,
+    }
+    assert (env.hostname, env.username, env.password, env.custom_data) == (None,) * 4
+    assert env.ssh_public_keys == (SshPublicKey(value="a"),)
+
+
+def test_a_host_name_that_is_missing_or_empty_is_for_imds_to_tell() -> None:
+    for linux in ("", "<HostName/>", "<HostName xmlns='urn:other'>vm</HostName>"):
+        env = parse_ovf_env(ovf_env(linux))
+        assert (env.hostname, env.faults) == (None, {})
 
 
 @pytest.mark.parametrize(
     ("linux", "platform", "element"),
     [
-        ("", "", "HostName"),
-        ("<HostName xmlns='urn:other'>vm</HostName>", "", "HostName"),
         (HOST + HOST, "", "HostName"),
         ("<HostName>v<b/>m</HostName>", "", "HostName"),
         (HOST + "<UserName>a</UserName><UserName>a</UserName>", "", "UserName"),
@@ -236,7 +265,7 @@ def test_public_key_that_names_nothing_is_refused_with_index_and_path() -> None:
         (HOST, "<ProvisionGuestProxyAgent>2</ProvisionGuestProxyAgent>", "ProvisionGuestProxyAgent"),
     ],
 )  # fmt: skip
-def test_missing_repeated_or_senseless_element_is_named(linux: str, platform: str, element: str) -> None:
+def test_repeated_or_senseless_element_is_named(linux: str, platform: str, element: str) -> None:
     error = refusal(ovf_env(linux, platform))
     assert error.reason is Reason.OVF_INVALID
     assert error.data["element"] == element
@@ -260,7 +289,6 @@ def test_missing_configuration_set_is_named() -> None:
 @pytest.mark.parametrize(
     ("linux", "reason"),
     [
-        ("<HostName/>", Reason.INVALID_HOSTNAME),
         ("<HostName>a_b</HostName>", Reason.INVALID_HOSTNAME),
         (HOST + "<UserName>-rf</UserName>", Reason.INVALID_USERNAME),
     ],

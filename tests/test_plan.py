@@ -11,16 +11,20 @@ from minprov.actions import (
     EnsureUser,
     ExecuteCustomData,
     GrantSudo,
+    KeepAccount,
+    Phase,
     Policy,
     SetHostname,
     SetPassword,
     StoreFile,
+    UnusableValue,
     WriteAuthorizedKeys,
 )
+from minprov.choice import is_complete
 from minprov.config import AskPassword, OnMissing, Options
 from minprov.errors import ProvisioningError, Reason
-from minprov.model import Evidence, InstanceMetadata, OvfEnv, Properties, Secret, SshPublicKey
-from minprov.plan import Plan, is_complete, plan_provisioning
+from minprov.model import Evidence, Faults, InstanceMetadata, OvfEnv, Properties, Secret, SshPublicKey
+from minprov.plan import Plan, Step, plan_provisioning
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBMcHWTvNl7ozF7F7qgeoSmDgBZ3zhZGPZBPfwgw4GRz"
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGcz6Xfi1Tvcs3uOx5Cj8fEGv5nLxb2lqCBKxkLWm1Zp"
@@ -62,7 +66,18 @@ def test_media_is_authoritative_and_differences_are_told() -> None:
     assert plan.differences == (
         "hostname: media has media-host, IMDS has imds-host",
         "username: media has media-user, IMDS has imds-user",
+        "ssh_public_keys: IMDS has 1 that the media does not have",
     )
+
+
+def test_what_was_not_compared_is_told_from_what_agrees() -> None:
+    assert make_plan(Evidence(ovf=OVF)).differences is None
+    agreeing = INSTANCE._replace(computer_name="media-host", admin_username="media-user", ssh_public_keys=())
+    assert make_plan(Evidence(ovf=OVF, instance=agreeing)).differences == ()
+
+
+def test_imds_adds_no_key_to_complete_media() -> None:
+    assert properties(Evidence(ovf=OVF, instance=INSTANCE)).ssh_public_keys is None
 
 
 def test_imds_fills_what_the_media_lacks() -> None:
@@ -101,12 +116,87 @@ def test_a_key_that_appears_twice_is_written_once() -> None:
     assert properties(Evidence(ovf=ovf)).ssh_public_keys == ((KEY,), "media")
 
 
-def test_an_invalid_key_names_its_index_and_path() -> None:
-    ovf = OVF._replace(ssh_public_keys=(SshPublicKey(value=KEY), SshPublicKey(value="rubbish", path="/p")))
-    with pytest.raises(ProvisioningError) as caught:
-        make_plan(Evidence(ovf=ovf))
-    assert caught.value.reason is Reason.INVALID_SSH_KEY
-    assert "key 1 for /p" in str(caught.value)
+def keys_of(*values: str) -> tuple[SshPublicKey, ...]:
+    return tuple(SshPublicKey(value=value, path="/p") for value in values)
+
+
+def test_good_keys_are_used_and_an_invalid_one_named_by_index_and_path() -> None:
+    plan = make_plan(Evidence(ovf=OVF._replace(password=None, ssh_public_keys=keys_of(KEY, "rubbish"))))
+    [action] = actions_of(plan, WriteAuthorizedKeys)
+    assert isinstance(action, WriteAuthorizedKeys)
+    assert action.keys == (KEY,)
+    [note] = plan.notes
+    assert note.startswith("passed over: invalid SSH public key: where=key 1 for /p")
+
+
+def test_without_a_usable_key_and_a_password_the_keys_fail_under_their_policy() -> None:
+    [step] = refusals(make_plan(Evidence(ovf=OVF._replace(password=None, ssh_public_keys=keys_of("rubbish")))))
+    assert (step.name, step.policy) == ("write-authorized-keys", Policy.REQUIRED)
+
+
+def test_with_a_password_no_key_is_needed() -> None:
+    [step] = refusals(make_plan(Evidence(ovf=OVF._replace(ssh_public_keys=keys_of("rubbish")))))
+    assert (step.name, step.policy) == ("write-authorized-keys", Policy.BEST_EFFORT)
+
+
+def refusals(plan: Plan) -> list[Step]:
+    return [step for step in plan.steps if isinstance(step.action, UnusableValue)]
+
+
+FAULT = ProvisioningError(Reason.OVF_INVALID, element="X")
+
+
+@pytest.mark.parametrize(
+    ("name", "absent", "step", "setting"),
+    [
+        ("hostname", {"hostname": None}, "set-hostname", "hostname"),
+        ("username", {"username": None}, "ensure-user", "user"),
+        ("password", {"password": None}, "set-password", "password"),
+        ("custom_data", {}, "write-custom-data", "custom_data"),
+        ("disable_ssh_password_authentication", {}, "configure-sshd", "sshd"),
+    ],
+)
+@pytest.mark.parametrize("policy", Policy)
+def test_a_value_that_cannot_be_used_fails_under_its_own_policy(
+    name: str, absent: dict[str, None], step: str, setting: str, policy: Policy
+) -> None:
+    ovf = OVF._replace(ssh_public_keys=keys_of(KEY), faults=Faults({name: FAULT}))
+    ovf = OvfEnv(**(ovf._asdict() | absent))
+    others = dict.fromkeys(("user", "password", "ssh_keys", "sudo"), Policy.OFF) if name == "username" else {}
+    options = Options(**(others | {setting: policy}))  # type: ignore[arg-type]  # the values are policies
+    # Another source has a value, which nobody asked for.
+    plan = make_plan(Evidence(ovf=ovf, instance=INSTANCE), options)
+    [refused] = refusals(plan)
+    assert (refused.name, refused.policy, refused.phase) == (step, policy, Phase.BEFORE_CHANGES)
+    assert refused.action == UnusableValue(Reason.OVF_INVALID, (("element", "X"),))
+
+
+def test_what_imds_says_wrongly_matters_only_where_it_is_needed() -> None:
+    instance = INSTANCE._replace(computer_name=None, faults=Faults({"hostname": FAULT}))
+    assert refusals(make_plan(Evidence(ovf=OVF, instance=instance))) == []
+    [step] = refusals(make_plan(Evidence(instance=instance)))
+    assert step.name == "set-hostname"
+
+
+def test_later_evidence_refuses_nothing_twice() -> None:
+    evidence = Evidence(ovf=OVF._replace(ssh_public_keys=keys_of("rubbish")))
+    assert make_plan(evidence._replace(instance=InstanceMetadata())).beyond(make_plan(evidence)) == ()
+
+
+def test_a_vm_of_which_nothing_was_asked_keeps_all_that_it_has() -> None:
+    asked_nothing = InstanceMetadata(asks_nothing=True)
+    assert make_plan(Evidence(instance=asked_nothing, no_disc=True)).steps == ()
+    with_user_data = Evidence(instance=asked_nothing._replace(user_data=b"u"), no_disc=True)
+    assert [step.name for step in make_plan(with_user_data).steps] == ["write-user-data"]
+    with pytest.raises(ProvisioningError):  # the disc may be there, and unreadable
+        make_plan(Evidence(instance=asked_nothing))
+
+
+def test_without_a_disc_the_account_may_be_there_from_an_earlier_boot() -> None:
+    evidence = Evidence(instance=INSTANCE._replace(ssh_public_keys=()), no_disc=True)
+    plan = make_plan(evidence)
+    assert actions_of(plan, KeepAccount) == [KeepAccount("imds-user")]
+    assert {type(step.action) for step in plan.steps}.isdisjoint({EnsureUser, SetPassword, GrantSudo, ConfigureSshd})
 
 
 def test_user_data_stands_in_for_custom_data_under_its_own_name() -> None:

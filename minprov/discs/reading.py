@@ -14,8 +14,9 @@ import time
 from typing import Any, NamedTuple
 
 from minprov.config import Options
+from minprov.errors import ProvisioningError, Reason
 from minprov.machine.child_process import ChildProcess
-from minprov.model import OvfEnv, Secret, SshPublicKey
+from minprov.model import Faults, OvfEnv, Secret, SshPublicKey
 
 
 class ReadMedia(NamedTuple):
@@ -55,7 +56,11 @@ class Reading(ChildProcess[tuple[Any, ...]]):
         """Return what was read; raises as `ChildProcess.end` does."""
         fields, password_hash, *others = await self.end()
         keys = tuple(SshPublicKey(*key) for key in fields["ssh_public_keys"])
-        ovf = OvfEnv(**(fields | {"password": _secret(fields["password"]), "ssh_public_keys": keys}))
+        faults = Faults(
+            {name: ProvisioningError(Reason[why], **data) for name, (why, data) in fields["faults"].items()}
+        )
+        of_types = {"password": _secret(fields["password"]), "ssh_public_keys": keys, "faults": faults}
+        ovf = OvfEnv(**(fields | of_types))
         return ReadMedia(ovf, _secret(password_hash), *others)
 
     def _read(self, paths: tuple[str, ...]) -> tuple[Any, ...]:
@@ -76,7 +81,9 @@ class Reading(ChildProcess[tuple[Any, ...]]):
         ovf = documents[-1]
         password_hash = sha512_crypt(ovf.password, new_salt()) if ovf.password else None
         keys = tuple(tuple(key) for key in ovf.ssh_public_keys)
-        fields = ovf._asdict() | {"password": ovf.password and ovf.password.reveal(), "ssh_public_keys": keys}
+        faults = {name: (error.reason.name, error.data) for name, error in ovf.faults.items()}
+        plain = {"password": ovf.password and ovf.password.reveal(), "ssh_public_keys": keys, "faults": faults}
+        fields = ovf._asdict() | plain
         return fields, password_hash, redact(media.ovf_env), media.custom_data, media.device, media.detail
 
 

@@ -29,6 +29,10 @@ KEY_LINE = re.compile(
     rf"(?:(?!{TYPE}[ \t])(?P<options>{OPTION}(?:,{OPTION})*+)[ \t]++)?"
     rf"(?P<type>{TYPE})[ \t]+(?P<base64>[A-Za-z0-9+/]+={{0,2}})(?:[ \t]+(?P<comment>.*))?"
 )
+# A comment that holds a key: the base64 of every key begins with the length of its type's name.
+JOINED_KEY = re.compile(rf"(?<![^ \t]){TYPE}[ \t]+AAAA[A-Za-z0-9+/]{{20}}")
+# Seen where a key went through a shell or a template: backslash and n, at the end of a line or before the next key.
+ESCAPED_LINE_BREAK = re.compile(rf"(?:\\r)?\\n(?=[ \t]*(?:$|\\|{TYPE}[ \t]))", re.MULTILINE)
 CONTINUATION = re.compile(r"[A-Za-z0-9+/=]+(?P<comment>[ \t].*)?")
 BEGIN = re.compile(r"-----BEGIN (?P<pem>[A-Z0-9 ]+)-----|---- BEGIN (?P<rfc4716>[A-Z0-9 ]+) ----")
 
@@ -65,19 +69,31 @@ CURVES = {
 }
 
 
-def normalise_keys(text: str, where: str | None = None) -> tuple[str, ...]:
+def normalise_keys(
+    text: str, where: str | None = None, *, faults: list[ProvisioningError] | None = None
+) -> tuple[str, ...]:
     """Return the keys in `text`, each as one line of authorized_keys: options, type, base64, comment.
+
+    What is no key is added to `faults` and passed over, where they are given.
 
     Raises:
         ProvisioningError: INVALID_SSH_KEY with `where`, the line, and what is wrong; never with the text itself, which
             may be a private key.
     """
     where = where and excerpt(where, 128)
+
+    def refuse(problem: object, line: int | None = None, cause: Exception | None = None) -> None:
+        fault = ProvisioningError(Reason.INVALID_SSH_KEY, where=where, line=line, detail=problem)
+        if faults is None:
+            raise fault from cause
+        faults.append(fault)
+
     if len(text) > MAX_CHARACTERS:
-        problem = f"it has more than {MAX_CHARACTERS} characters"
-        raise ProvisioningError(Reason.INVALID_SSH_KEY, where=where, detail=problem)
-    lines = [line.strip() for line in LINE_BREAK.split(text.removeprefix("\N{BYTE ORDER MARK}"))]
-    keys = []
+        refuse(f"it has more than {MAX_CHARACTERS} characters")
+        return ()
+    text = ESCAPED_LINE_BREAK.sub("\n", text.removeprefix("\N{BYTE ORDER MARK}"))
+    lines = [line.strip() for line in LINE_BREAK.split(text)]
+    keys: list[str] = []
     end = 0
     while end < len(lines):
         start = end
@@ -90,12 +106,12 @@ def normalise_keys(text: str, where: str | None = None) -> tuple[str, ...]:
                 keys.append(_from_block(begin["pem"] or begin["rfc4716"], lines[start + 1 : end - 1]))
             else:
                 end = _end_of_line(lines, start)
-                keys.append(_from_line("".join(lines[start:end])))
+                keys += _from_line("".join(lines[start:end]))
         except ValueError as error:
-            raise ProvisioningError(Reason.INVALID_SSH_KEY, where=where, line=start + 1, detail=error) from error
+            refuse(error, start + 1, error)
     if sum("BEGIN CERTIFICATE" in line for line in lines) > 1:
-        problem = "it holds several certificates, and which one's key is meant is not said"
-        raise ProvisioningError(Reason.INVALID_SSH_KEY, where=where, detail=problem)
+        refuse("it holds several certificates, and which one's key is meant is not said")
+        return ()
     return tuple(keys)
 
 
@@ -146,7 +162,8 @@ def _end_of_block(lines: list[str], start: int) -> int:
         raise ValueError("the block that begins here has no end") from None
 
 
-def _from_line(line: str) -> str:
+def _from_line(line: str) -> Iterator[str]:
+    """Yield the key of a line, and those that were joined to it where a line break was lost."""
     match = KEY_LINE.fullmatch(line)
     if match is None:
         private = PRIVATE_KEY in line or line.startswith("PuTTY-User-Key-File")
@@ -155,7 +172,11 @@ def _from_line(line: str) -> str:
     key_type = _type_of(blob)
     if key_type != match["type"]:
         raise ValueError(f"it says {excerpt(match['type'])}, but the key is {key_type}")
-    return _line(blob, options=match["options"] or "", comment=match["comment"] or "")
+    comment = match["comment"] or ""
+    joined = JOINED_KEY.search(comment)
+    yield _line(blob, options=match["options"] or "", comment=comment[: joined.start()] if joined else comment)
+    if joined:
+        yield from _from_line(comment[joined.start() :])
 
 
 def _from_block(label: str, lines: list[str]) -> str:

@@ -50,6 +50,7 @@ class Outcome(Enum):
     PLANNED = "planned"
     PROVISIONED = "provisioned"
     ALREADY_PROVISIONED = "already-provisioned"
+    NOTHING_ASKED = "nothing-asked"
     FAILED = "failed"
 
 

@@ -10,6 +10,7 @@ HEADINGS = {
     "planned": "dry run: nothing is written, nothing is posted",
     "provisioned": "provisioned",
     "already-provisioned": "already provisioned",
+    "nothing-asked": "nothing was asked for",
     "failed": "failed",
 }
 STATES = {

@@ -1,4 +1,4 @@
-"""The account's password: its shadow entry, shadow(5)."""
+"""The account's password, where this system keeps it: its entry in shadow(5), or else in passwd(5)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ from minprov.formats.accounts import find_password_field
 from minprov.formats.sha_crypt import verify
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
-from minprov.properties.user import set_password_field
+from minprov.properties.user import PASSWD, set_password_field
 
 SHADOW = "/etc/shadow"
 
 
 async def inspect(system: System, action: SetPassword) -> Inspection:
-    """Verify the password against the shadow entry."""
+    """Verify the password against the account's entry."""
     try:
-        field = find_password_field(system.read_text(SHADOW), action.username)
+        field = stored_field(system, action.username)
     except ProvisioningError as error:
         if error.reason is not Reason.NOT_PERMITTED:
             raise
         return Inspection(None, "cannot be seen without privileges")
     if field is None:
-        return Inspection(False, "no shadow entry")
+        return Inspection(False, "no entry")
     if field == action.password_hash.reveal():
         return Inspection(True, "this one")
     if field.startswith("$"):
         return Inspection(*((True, "this one") if verify(action.password, field) else (False, "another one")))
     return Inspection(False, "none")
+
+
+def stored_field(system: System, username: str) -> str | None:
+    """Return the account's password field, or None without one: passwd has it itself, or ``x`` if shadow has it."""
+    field = find_password_field(system.read_text(PASSWD), username)
+    return find_password_field(system.read_text(SHADOW), username) if field == "x" else field
 
 
 async def converge(system: System, action: SetPassword) -> None:

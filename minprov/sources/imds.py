@@ -29,7 +29,6 @@ REFUSALS_BEFORE_FALLBACK = 3
 # The documentation's "Errors and debugging"; 404 is not among them, since at first boot it also means "not yet", and
 # nor is 400, which Microsoft advises to retry (azure-init#63).
 FINAL_STATUSES = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED})
-UNCHANGING_FAULTS = frozenset({Reason.INVALID_HOSTNAME, Reason.INVALID_USERNAME})
 GONE_LIMIT = 70.0  # seconds for which the documentation says to retry a 410
 IMDS = Endpoint(
     name="IMDS",
@@ -80,8 +79,7 @@ async def fetch_instance(transport: Transport, base_url: str, *, deadline: float
                 refusal.final = time.monotonic() - gone_since > GONE_LIMIT
             raise
         except ProvisioningError as error:
-            # Empty and truncated answers with status 200 have been seen to be followed by good ones; not so names that
-            # break a rule, which are what the VM was created with.
-            raise AttemptFailed(error, final=error.reason in UNCHANGING_FAULTS) from error
+            # Empty and truncated answers with status 200 have been seen to be followed by good ones.
+            raise AttemptFailed(error) from error
 
     return await retry(ask, deadline=deadline)
