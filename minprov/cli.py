@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from minprov.commands.parser import Parser
 
 COMMANDS = {
+    "check": "tell what would keep a machine or a tree from coming up on Azure",
     "resource-disk": "format, mount and swap on the temporary disk; set the time-outs of disks",
     "status": "print the last run's result",
     "vhd": "make the fixed VHD that Azure takes from a disk image",

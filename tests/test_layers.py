@@ -30,6 +30,7 @@ ORDER = (
     {"media", "properties", "gather"},
     {"apply"},
     {"image", "provision"},
+    {"image.checks"},
     {"duties.resource_disk"},
     {"commands"},
     {"cli"},
@@ -40,9 +41,12 @@ INSIDE = {
     "formats": (
         {
             "accounts",
+            "boot_entries",
+            "cpio",
             "mounts",
             "names",
             "ntfs",
+            "pe",
             "pem",
             "sha_crypt",
             "sshd_config",
@@ -106,14 +110,21 @@ INSIDE = {
         {"duty"},
     ),
     "image": (
-        {"layout", "progress"},
-        {"model", "qemu_img"},
-        {"disk_file"},
-        {"vhd"},
+        {"layout", "progress", "tree"},
+        {"family", "initramfs", "model", "qemu_img"},
+        {"disk_file", "kernels"},
+        {"boot", "vhd"},
+        {"subject"},
+        {"findings"},
+    ),
+    "image.checks": (
+        {"kernel", "leftovers", "login", "messages"},
+        {"outcome"},
+        {"text"},
     ),
     "commands": (
         {"logs", "output", "parser"},
-        {"resource_disk", "run", "status", "vhd"},
+        {"check", "resource_disk", "run", "status", "vhd"},
     ),
 }
 EMULATOR_LAYERS = (

@@ -50,8 +50,8 @@ function _shtab_minprov_using
   test "$_shtab_minprov_cmdpath" = "$argv"
 end
 
-set -g _shtab_minprov_commands resource-disk status vhd
-set -g _shtab_minprov_opts_with_value --config --html --imds-url --log-level --loop --media --root --size --timeout --wireserver-url
+set -g _shtab_minprov_commands check resource-disk status vhd
+set -g _shtab_minprov_opts_with_value --config --generation --html --ignore --imds-url --junit --log-level --loop --media --root --size --timeout --wireserver-url
 
 complete -c minprov -e
 complete -c minprov -f
@@ -70,6 +70,16 @@ complete -c minprov -n _shtab_minprov_using -l json -d 'print one JSON document 
 complete -c minprov -n _shtab_minprov_using -l log-level -xka "debug info warning error" -d 'to stderr (default: info)'
 complete -c minprov -n _shtab_minprov_using -l version -d 'show program'"'"'s version number and exit'
 complete -c minprov -n _shtab_minprov_using -l loop -xka "auto uvloop asyncio" -d 'event loop (default: auto)'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a check -d 'Tell what would keep this machine, or a tree, from coming up on Azure. Nothing is changed, nothing of it is run, and the network is not used. The exit status is 1 if something fails.'
+complete -c minprov -n '_shtab_minprov_using check' -s h -l help -d 'show this help message and exit'
+complete -c minprov -n '_shtab_minprov_using check' -l root -xka "(__fish_complete_directories)" -d 'check the tree at DIR (default: /)'
+complete -c minprov -n '_shtab_minprov_using check' -l generation -xka "1 2" -d 'check for VMs of this generation alone (default: what the image can start as)'
+complete -c minprov -n '_shtab_minprov_using check' -l nvme -d 'check for sizes with remote NVMe disks (default: no)'
+complete -c minprov -n '_shtab_minprov_using check' -l trusted-launch -d 'check for Secure Boot; unsigned parts fail (default: a risk)'
+complete -c minprov -n '_shtab_minprov_using check' -l ignore -x -d 'leave a check out; may repeat (default: none)'
+complete -c minprov -n '_shtab_minprov_using check' -l list -d 'print every check with its reason and source'
+complete -c minprov -n '_shtab_minprov_using check' -l json -d 'print one JSON document (default: text)'
+complete -c minprov -n '_shtab_minprov_using check' -l junit -xka "(__fish_complete_path (commandline -ct))" -d 'write a JUnit report, too (default: none)'
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a resource-disk -d 'Format the temporary disk if it is empty, mount it, swap on it, and set the time-outs of disks, as the configuration says.'
 complete -c minprov -n '_shtab_minprov_using resource-disk' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using resource-disk' -l dry-run -d 'show what would change; change nothing (default: no)'

@@ -1,0 +1,106 @@
+"""``minprov check``: what would keep a machine, a tree or a disk image from coming up on Azure."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from minprov.commands.output import print_text
+from minprov.commands.parser import Parser
+from minprov.errors import ProvisioningError, Reason
+from minprov.image.checks.outcome import run_checks
+from minprov.image.checks.text import describe, render, render_list, to_document, to_junit
+from minprov.image.progress import Progress
+from minprov.image.subject import Purpose, Subject
+from minprov.image.tree import Tree
+
+if TYPE_CHECKING:
+    from minprov.image.checks.outcome import Outcome
+
+FINDINGS = 1
+"""The exit status where something fails, sysexits having none for it."""
+
+
+def run(argv: list[str]) -> int:
+    """Check and return the exit status.
+
+    Raises:
+        ProvisioningError: USAGE, NOT_PERMITTED, OUTPUT_FAILED, and those of reading an image.
+
+    """
+    flags = vars(build_parser().parse_args(argv))
+    if flags.get("list"):
+        print_text([render_list()])
+        return os.EX_OK
+    root = flags.get("root", "/")
+    subject = Subject(
+        _tree(root),
+        purpose=Purpose(
+            int(flags["generation"]) if "generation" in flags else None,
+            nvme=flags.get("nvme", False),
+            trusted_launch=flags.get("trusted_launch", False),
+        ),
+    )
+    outcome = _run_checks(subject, flags.get("ignore", []))
+    target = describe("machine" if subject.tree.live else "tree", root, subject)
+    if junit := flags.get("junit"):
+        _write(junit, to_junit(target, outcome))
+    document = to_document(target, outcome)
+    print_text([json.dumps(document, indent=2) if flags.get("json") else render(target, outcome)])
+    return FINDINGS if outcome.fails else os.EX_OK
+
+
+def build_parser() -> Parser:
+    """Return the command's parser."""
+    parser = Parser(
+        prog="minprov check",
+        description="Tell what would keep this machine, or a tree, from coming up on Azure. Nothing is changed, "
+        "nothing of it is run, and the network is not used. The exit status is 1 if something fails.",
+    )
+    parser.add_argument("--root", metavar="DIR", help="check the tree at DIR (default: /)")
+    parser.add_argument(
+        "--generation",
+        choices=("1", "2"),
+        help="check for VMs of this generation alone (default: what the image can start as)",
+    )
+    parser.add_argument("--nvme", action="store_true", help="check for sizes with remote NVMe disks (default: no)")
+    parser.add_argument(
+        "--trusted-launch", action="store_true", help="check for Secure Boot; unsigned parts fail (default: a risk)"
+    )
+    parser.add_argument("--ignore", metavar="ID", action="append", help="leave a check out; may repeat (default: none)")
+    parser.add_argument("--list", action="store_true", help="print every check with its reason and source")
+    parser.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
+    parser.add_argument("--junit", metavar="FILE", help="write a JUnit report, too (default: none)")
+    return parser
+
+
+def _tree(root: str) -> Tree:
+    """Return the tree at `root`.
+
+    Raises:
+        ProvisioningError: USAGE if there is no system in it; NOT_PERMITTED.
+
+    """
+    if not os.path.isdir(root):
+        raise ProvisioningError(Reason.USAGE, root=root, detail="not a directory")
+    tree = Tree(root)
+    if not (tree.exists("/etc") and (tree.exists("/usr") or tree.exists("/bin"))):
+        raise ProvisioningError(Reason.USAGE, root=root, detail="there is no system in it: no /etc, or no programs")
+    return tree
+
+
+def _run_checks(subject: Subject, ignored: list[str]) -> Outcome:
+    progress = Progress("checking")
+    try:
+        return run_checks(subject, ignored, progress.show)
+    finally:
+        progress.end()
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ProvisioningError(Reason.OUTPUT_FAILED, path=path, detail=error.strerror) from error

@@ -1,0 +1,88 @@
+"""What is checked: a tree, its disk where it is on one, and what the image is meant for; facts are read once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from minprov.image.boot import (
+    CommandLine,
+    Started,
+    read_command_lines,
+    read_initrds,
+    read_kernels,
+    read_started,
+)
+from minprov.image.family import Distribution, read_distribution
+
+if TYPE_CHECKING:
+    from minprov.image.initramfs import Initramfs
+    from minprov.image.kernels import Kernel
+    from minprov.image.model import Disk
+    from minprov.image.tree import Tree
+
+
+class Purpose(NamedTuple):
+    """What VMs the image is meant for, beyond the ordinary ones."""
+
+    generation: int | None = None
+    nvme: bool = False
+    trusted_launch: bool = False
+
+
+class Subject:
+    """What the checks ask."""
+
+    def __init__(self, tree: Tree, disk: Disk | None = None, purpose: Purpose | None = None) -> None:
+        self.tree = tree
+        self.disk = disk
+        self.purpose = purpose or Purpose()
+        self._initrds: dict[str, list[tuple[str, Initramfs]]] = {}
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        """Return which distribution it is."""
+        return read_distribution(self.tree)
+
+    @cached_property
+    def started(self) -> list[Started]:
+        """Return what the boot loader offers."""
+        return read_started(self.tree)
+
+    @cached_property
+    def kernels(self) -> list[Kernel]:
+        """Return the kernels that can be started."""
+        return read_kernels(self.tree, self.started)
+
+    @cached_property
+    def command_lines(self) -> list[CommandLine]:
+        """Return the command lines in use, and the next ones."""
+        return read_command_lines(self.tree, self.started)
+
+    @cached_property
+    def command_lines_in_use(self) -> list[CommandLine]:
+        """Return the command lines in use, each once."""
+        return list({line.options: line for line in self.command_lines if not line.is_next}.values())
+
+    def initrds(self, started: Started) -> list[tuple[str, Initramfs]]:
+        """Return what an entry's kernel unpacks at its start."""
+        key = started.entry.file if started.unified else "\0".join(started.initrds)
+        if key not in self._initrds:
+            self._initrds[key] = read_initrds(self.tree, started)
+        return self._initrds[key]
+
+    @property
+    def may_be_generation_2(self) -> bool:
+        """Tell whether VMs of generation 2 are meant, as far as is known."""
+        if self.purpose.generation:
+            return self.purpose.generation == 2
+        if self.disk:
+            return "V2" in self.disk.layout.generations
+        return any(self.tree.is_directory(f"{top}/EFI") for top in ("/boot/efi", "/efi", "/boot"))
+
+    @property
+    def may_be_generation_1(self) -> bool:
+        """Tell whether VMs of generation 1 are meant, as far as is known."""
+        if self.purpose.generation:
+            return self.purpose.generation == 1
+        return "V1" in self.disk.layout.generations if self.disk else True

@@ -1,0 +1,116 @@
+"""Trees of systems as data: one text file for each, made into a directory by a test.
+
+A line that begins with ``== `` names a file, and what follows is in it:
+
+    == PATH [MODE]            a file
+    == PATH/                  an empty directory
+    == PATH -> TARGET         a link
+    == PATH fifo              a FIFO
+    == PATH kernel RELEASE    an x86 kernel's header
+    == PATH initramfs FORMAT  an archive of the files that are named; with ``NAME: TEXT`` they have contents
+    == PATH uki RELEASE       a unified kernel image: the lines are its command line, then the files of its initramfs
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import subprocess
+from pathlib import Path
+
+TREES = Path(__file__).parent / "trees"
+COMPRESSIONS = {
+    "xz": ["xz", "-c", "--check=crc32"],
+    "zstd": ["zstd", "-cq"],
+    "lz4": ["lz4", "-clq"],
+    "bzip2": ["bzip2", "-c"],
+}
+
+
+def make_tree(name: str, root: Path) -> None:
+    """Write the tree that is recorded under a name."""
+    for block in (TREES / f"{name}.tree").read_text().split("\n== ")[0:]:
+        head, _, body = block.removeprefix("== ").partition("\n")
+        if head.startswith("/"):
+            write_entry(root, head, body.strip("\n") + "\n" if body.strip() else "")
+
+
+def write_entry(root: Path, head: str, body: str) -> None:
+    """Write one file as the line that names it says."""
+    words = head.split(" ")
+    path = root / words[0].lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    match words[1:]:
+        case ["->", target]:
+            path.symlink_to(target)
+        case ["fifo"]:
+            os.mkfifo(path)
+        case ["kernel", release]:
+            path.write_bytes(kernel_image(release))
+        case ["initramfs", compression]:
+            path.write_bytes(initramfs(body, compression))
+        case ["uki", release]:
+            options, _, files = body.partition("\n")
+            path.write_bytes(unified_image(release, options, initramfs(files, "zstd")))
+        case [mode]:
+            path.write_text(body)
+            path.chmod(int(mode, 8))
+        case _ if head.endswith("/"):
+            path.mkdir(exist_ok=True)
+        case _:
+            path.write_text(body)
+
+
+def kernel_image(release: str) -> bytes:
+    """Return as much of an x86 kernel as says which one it is."""
+    image = bytearray(0x400)
+    image[0x202:0x206] = b"HdrS"
+    image[0x20E:0x210] = (0x100).to_bytes(2, "little")
+    return bytes(image[:0x300]) + f"{release} (builder@host) #1 SMP".encode().ljust(256, b"\0")
+
+
+def initramfs(listing: str, compression: str) -> bytes:
+    """Return an archive of microcode as it is, followed by one of the files that are listed, compressed."""
+    names = [line for line in listing.splitlines() if line]
+    early = archive({"kernel/x86/microcode/GenuineIntel.bin": "microcode"})
+    contents = {name: text.strip() for name, _, text in (line.partition(":") for line in names)}
+    return early + bytes(-len(early) % 512) + compressed(archive(contents), compression)
+
+
+def compressed(data: bytes, compression: str) -> bytes:
+    if compression == "none":
+        return data
+    if compression == "gzip":
+        return gzip.compress(data)
+    return subprocess.run(COMPRESSIONS[compression], input=data, capture_output=True, check=True).stdout
+
+
+def archive(files: dict[str, str]) -> bytes:
+    """Return files as a cpio archive in the form "newc"."""
+    made = b""
+    for number, (name, text) in enumerate([*files.items(), ("TRAILER!!!", "")], 1):
+        fields = (number, 0o100644, 0, 0, 1, 0, len(text), 0, 0, 0, 0, len(name) + 1, 0)
+        made += b"070701" + b"".join(f"{field:08x}".encode() for field in fields) + name.encode() + b"\0"
+        made += bytes(-len(made) % 4) + text.encode()
+        made += bytes(-len(made) % 4)
+    return made
+
+
+def unified_image(release: str, options: str, initrd: bytes, *, signed: bool = False) -> bytes:
+    """Return a PE file with the sections of a unified kernel image."""
+    parts = {".uname": release.encode(), ".cmdline": options.encode(), ".linux": b"MZ", ".initrd": initrd}
+    optional = bytearray(112 + 16 * 8)
+    optional[:2] = (0x20B).to_bytes(2, "little")
+    if signed:
+        optional[112 + 4 * 8 : 112 + 5 * 8] = struct.pack("<II", 4096, 8)
+    headers = b"MZ".ljust(0x3C, b"\0") + (0x40).to_bytes(4, "little")
+    headers += struct.pack("<4sHHIIIHH", b"PE\0\0", 0x8664, len(parts), 0, 0, 0, len(optional), 0x22) + optional
+    place = len(headers) + 40 * len(parts)
+    body = b""
+    for name, data in parts.items():
+        headers += struct.pack("<8sIIII16x", name.encode(), len(data), 0, len(data), place + len(body))
+        body += data
+    return headers + body

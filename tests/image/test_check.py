@@ -1,0 +1,125 @@
+"""Checks find what people's images have wrong, and nothing in good ones; the trees are data."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minprov.cli import run
+from minprov.errors import Reason
+from minprov.image.checks.outcome import CHECKS
+from tests.image.recorded import TREES, make_tree, write_entry
+
+DEFECTS = tomllib.loads((Path(__file__).parent / "defects.toml").read_text())["defect"]
+FAMILIES = sorted(path.stem for path in TREES.glob("*.tree"))
+
+
+def check(root: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    status = run(["check", "--root", str(root), "--json", *arguments])
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return status, document
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_good_image_has_no_finding(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree(family, tmp_path)
+    status, document = check(tmp_path, capsys)
+    wrong = [finding for finding in document["findings"] if finding["severity"] != "told"]
+    assert (status, wrong) == (0, [])
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect["name"])
+def test_a_defect_is_found(defect: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree(defect.get("in", "debian"), tmp_path)
+    for path in defect.get("remove", []):
+        (tmp_path / path.lstrip("/")).unlink()
+    for path, (old, new) in defect.get("replace", {}).items():
+        file = tmp_path / path.lstrip("/")
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+    for head, body in defect.get("write", {}).items():
+        write_entry(tmp_path, head, body + "\n" if body else "")
+    status, document = check(tmp_path, capsys, *defect.get("arguments", []))
+    found = [finding for finding in document["findings"] if finding["id"] == defect["finds"]]
+    assert [finding["severity"] for finding in found] == [defect["severity"]] * len(found)
+    assert found
+    assert status == (defect["severity"] == "fails")
+    if "file" in defect:
+        assert found[0]["file"] == defect["file"]
+    if "line" in defect:
+        assert found[0]["line"] == defect["line"]
+    assert defect.get("what", "") in found[0]["what"]
+    assert found[0]["why"]
+    assert found[0]["source"]
+    others = {finding["id"] for finding in document["findings"] if finding["severity"] in ("fails", "unknown")}
+    assert others <= {defect["finds"], *defect.get("also", [])}
+
+
+def test_every_check_has_a_defect_that_it_finds() -> None:
+    assert {check.id for check in CHECKS} == {defect["finds"] for defect in DEFECTS}
+
+
+def test_ids_are_used_once() -> None:
+    ids = [check.id for check in CHECKS]
+    assert len(ids) == len(set(ids))
+
+
+def test_an_ignored_check_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree("debian", tmp_path)
+    (tmp_path / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    status, document = check(tmp_path, capsys, "--ignore", "machine-id")
+    assert (status, document["findings"], document["ignored"]) == (0, [], ["machine-id"])
+
+
+def test_an_unknown_id_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree("debian", tmp_path)
+    assert run(["check", "--root", str(tmp_path), "--ignore", "machine-idd"]) == Reason.USAGE.exit_status
+    assert "machine-idd" in capsys.readouterr().err
+
+
+def test_a_directory_without_a_system_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "--root", str(tmp_path)]) == Reason.USAGE.exit_status
+    assert "no system in it" in capsys.readouterr().err
+
+
+def test_text_has_what_fails_first_and_a_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree("debian", tmp_path)
+    (tmp_path / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    grub = tmp_path / "boot/grub/grub.cfg"
+    grub.write_text(grub.read_text().replace("ro console", "ro quiet console"))
+    assert run(["check", "--root", str(tmp_path)]) == 1
+    text = capsys.readouterr().out
+    assert text.index("machine-id:") < text.index("quiet:")
+    assert "/boot/grub/grub.cfg:4: quiet" in text
+    assert f"1 fails, 1 piece of advice; {len(CHECKS) - 2} of {len(CHECKS)} checks passed" in text
+
+
+def test_junit_has_a_case_for_each_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from defusedxml.ElementTree import parse
+
+    make_tree("debian", tmp_path)
+    (tmp_path / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    report = tmp_path / "report.xml"
+    assert run(["check", "--root", str(tmp_path), "--junit", str(report)]) == 1
+    suite = parse(report).getroot()
+    assert suite is not None
+    assert suite.get("tests") == str(len(CHECKS))
+    assert [case.get("name") for case in suite if case.find("failure") is not None] == ["machine-id"]
+
+
+def test_the_list_has_every_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "--list"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"{check.id} (" in text for check in CHECKS)
+
+
+def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree("debian", tmp_path)
+    missing = str(tmp_path / "no/report.xml")
+    assert run(["check", "--root", str(tmp_path), "--junit", missing]) == Reason.OUTPUT_FAILED.exit_status
+    assert missing in capsys.readouterr().err
