@@ -92,9 +92,6 @@ class WriteAuthorizedKeys(NamedTuple):
 class EnsureHostKeys(NamedTuple):
     """Give a generalised image, from which they were removed, SSH host keys of its own."""
 
-    journal: str
-    """File that is there while they are being made."""
-
 
 class ConfigureSshd(NamedTuple):
     """Turn SSH password login on or off, for all accounts."""

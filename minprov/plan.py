@@ -185,8 +185,7 @@ def _plan_account(username: str, choice: Choice, evidence: Evidence, options: Op
         journal=f"{options.state_dir}/creating-account",
     )
     yield Step("ensure-user", username, options.user, user)
-    host_keys = EnsureHostKeys(journal=f"{options.state_dir}/creating-host-keys")
-    yield Step("ensure-host-keys", "/etc/ssh", options.host_keys, host_keys)
+    yield Step("ensure-host-keys", "/etc/ssh", options.host_keys, EnsureHostKeys())
     if password and evidence.password_hash:
         set_password = SetPassword(username, password=password.value, password_hash=evidence.password_hash)
         yield Step("set-password", username, options.password, set_password)

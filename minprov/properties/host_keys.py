@@ -1,9 +1,16 @@
-"""The SSH server's own keys, which a generalised image does not carry."""
+"""The SSH server's own keys: those that sshd names, as it will load them.
+
+A generalised image has none, a damaged one such as sshd passes over. Each is made beside its place and then renamed, so
+that a run killed half way leaves none that is half made.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+import re
+import stat
+from contextlib import suppress
 
 from minprov.actions import EnsureHostKeys
 from minprov.errors import ProvisioningError, Reason
@@ -12,45 +19,158 @@ from minprov.machine.files import file_error, sync
 from minprov.machine.system import System
 from minprov.machine.tools import find_tool, run_tool
 from minprov.properties.inspection import Inspection
+from minprov.properties.sshd_settings import ASIDE_KEY, Settings, ask_sshd, read_config
 
-DIRECTORY = "/etc/ssh"
-PREFIX = "ssh_host_"
+# Where the configuration names none, sshd(8): those of its types that every version has.
+DEFAULTS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519"))
+HOST_KEY = re.compile(r'(?im)^[ \t]*host(?:dsa)?key[ \t=]+"?([^"\s]+)')
+KINDS = ("rsa", "ecdsa", "ed25519", "dsa")
+MODE = 0o600
+ANY_USER = "root"  # a host key is the same for all
 
 
 async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
-    """Look for any private host key."""
+    """Look whether sshd has a key to start with, and none that it would complain of."""
+    del action
     if system.own_tool("sshd") is None:
         return Inspection(True, "sshd is not installed", verified=False)
-    keys = [path for path in _files(system) if path.endswith("_key")]
-    if keys and system.exists(action.journal):
-        return Inspection(False, "left unfinished by a run that was killed")
-    return Inspection(bool(keys), f"{len(keys)} keys" if keys else "no keys")
+    there = [path for path in _written(system) if system.exists(path)]
+    settings = await _settings(system) if there else None
+    paths = [path for path in _named(system, settings) if system.exists(path)]
+    if not paths:
+        return Inspection(False, "no keys")
+    kinds = await _kinds(system, paths)
+    faults = [
+        f"{path} {fault}" for path, kind in zip(paths, kinds, strict=True) if (fault := _fault(system, path, kind))
+    ]
+    if faults and os.geteuid() != 0:
+        return Inspection(None, "cannot be seen without privileges")
+    if not faults and not _is_accepted(kinds, settings):
+        faults = ["none is of a type that HostKeyAlgorithms has"]
+    return Inspection(not faults, ", ".join(faults) or f"{len(paths)} keys")
 
 
 async def converge(system: System, action: EnsureHostKeys) -> None:
-    """Have ssh-keygen make one key of each default type, all anew if it was killed at that."""
+    """Mend what can be mended, set aside what cannot be loaded, and make what is lacking then."""
+    del action
+    settings = await _settings(system) if any(system.exists(path) for path in _written(system)) else None
+    named = _named(system, settings)
+    try:
+        for path in named:
+            await in_thread(_mend, system.path(path))
+        there = [path for path in named if system.exists(path)]
+        kinds = await _kinds(system, there)
+        damaged = [path for path, kind in zip(there, kinds, strict=True) if kind is None]
+        lacking = damaged
+        if not _is_accepted(kinds, settings):
+            lacking = [*damaged, *(path for path in named if path not in there)]
+        for path in damaged:
+            await in_thread(_set_aside, system.path(path))
+        await asyncio.gather(*(_make(system, path) for path in lacking if _kind_of(path) != "dsa"))
+    except OSError as error:
+        raise file_error(error, os.path.dirname(named[0])) from error
+
+
+def _written(system: System) -> list[str]:
+    """Return the keys that the configuration names, or those that sshd takes without."""
+    found = [path for text in read_config(system).values() for path in HOST_KEY.findall(text) if path != "none"]
+    return found or list(DEFAULTS)
+
+
+async def _settings(system: System) -> Settings | None:
+    """Ask sshd, which answers only where it has a key that it can load."""
+    try:
+        answers = await ask_sshd(system, ANY_USER)
+    except ProvisioningError:
+        return None
+    return answers[0] if answers else None
+
+
+def _named(system: System, settings: Settings | None) -> list[str]:
+    named = [path for path in settings.all("hostkey") if path != ASIDE_KEY] if settings else []
+    return named or _written(system)
+
+
+async def _kinds(system: System, paths: list[str]) -> list[str | None]:
+    """Return the type of each key, None for one that cannot be loaded."""
+    return await asyncio.gather(*(_load(system.path(path)) for path in paths))
+
+
+async def _load(path: str) -> str | None:
+    keygen = find_tool("ssh-keygen")
+    if keygen is None or os.stat(path).st_size == 0:
+        return None
+    try:
+        public = await run_tool([keygen, "-y", "-P", "", "-f", path])
+    except ProvisioningError as error:
+        if error.reason is not Reason.TOOL_FAILED:
+            raise
+        return None
+    return public.split(" ")[0]
+
+
+def _fault(system: System, path: str, kind: str | None) -> str:
+    found = os.stat(system.path(path))
+    if found.st_uid != 0:
+        return f"belongs to uid {found.st_uid}"
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        return f"has mode {stat.S_IMODE(found.st_mode):04o}"
+    return "" if kind else "cannot be loaded"
+
+
+def _is_accepted(kinds: list[str | None], settings: Settings | None) -> bool:
+    """Tell whether one of the keys can be used with a client."""
+    accepted = set(settings.one("hostkeyalgorithms").split(",")) if settings else set()
+    rsa = {"rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"}
+    return any(kind and (not accepted or accepted & (rsa if kind == "ssh-rsa" else {kind})) for kind in kinds)
+
+
+def _mend(path: str) -> None:
+    """Give a key the owner and the mode with which sshd takes it."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return
+    if found.st_uid != 0:
+        os.chown(path, 0, 0)
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        os.chmod(path, MODE)
+
+
+def _set_aside(path: str) -> None:
+    if os.stat(path).st_size:
+        os.rename(path, f"{path}.damaged")
+
+
+def _kind_of(path: str) -> str:
+    name = os.path.basename(path)
+    return next((kind for kind in KINDS if kind in name), "ed25519")
+
+
+async def _make(system: System, path: str) -> None:
     keygen = find_tool("ssh-keygen")
     if keygen is None:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="ssh-keygen")
-    if system.exists(action.journal):
-        await in_thread(_for_each, system, os.unlink)
-    else:
-        await system.replace(action.journal, b"", mode=0o600)
-    await run_tool([keygen, "-A", *([] if system.live else ["-f", system.root])])
-    await in_thread(_for_each, system, sync)  # which ssh-keygen leaves to chance
-    await system.remove(action.journal)
+    directory, name = os.path.split(path)
+    with system.directory(directory, make=0o755) as opened:
+        draft = f".{name}.minprov"
+        _remove(opened, draft)
+        written = system.path(f"{directory}/{draft}")
+        await run_tool([keygen, "-q", "-t", _kind_of(path), "-N", "", "-f", written])
+        await in_thread(_put_in_place, opened, draft, name)
+    await system.restore_label(path)
+    await system.restore_label(f"{path}.pub")
 
 
-def _files(system: System) -> list[str]:
-    directory = system.path(DIRECTORY)
-    names = os.listdir(directory) if os.path.isdir(directory) else []
-    return [f"{directory}/{name}" for name in names if name.startswith(PREFIX)]
+def _remove(directory: int, draft: str) -> None:
+    for ending in (".pub", ""):
+        with suppress(FileNotFoundError):
+            os.unlink(draft + ending, dir_fd=directory)
 
 
-def _for_each(system: System, function: Callable[[str], None]) -> None:
-    try:
-        for path in _files(system):
-            function(path)
-        sync(system.path(DIRECTORY))
-    except OSError as error:
-        raise file_error(error, DIRECTORY) from error
+def _put_in_place(directory: int, draft: str, name: str) -> None:
+    """Rename the pair, the private key last: it is what sshd looks for."""
+    for ending in (".pub", ""):
+        sync(draft + ending, directory)  # which ssh-keygen leaves to chance
+        os.rename(draft + ending, name + ending, src_dir_fd=directory, dst_dir_fd=directory)
+    sync(".", directory)

@@ -33,7 +33,7 @@ OTHERS = (
     "*/var/lib/lastlog*",
 )
 # Different in every run: that they are there, whose they are and their mode is all there is to compare.
-OF_THE_MOMENT = ("*/report.json", "*/etc/ssh/ssh_host_*", "*/custom-data.executed", "*/.kvp_pool_1", "/mnt/trace")
+OF_THE_MOMENT = ("*/report.json", "*/ssh/*host_*", "*/custom-data.executed", "*/.kvp_pool_1", "/mnt/trace")
 
 
 class Entry(NamedTuple):
