@@ -290,6 +290,24 @@ class Reason(Enum):
         "sudo says that the administrator may not run everything as root, or cannot be asked.",
         "Change the rule at the file and line in the report, or what sudo itself complains of; or set `sudo.policy`.",
     )
+    LOGIN_SHELL = (
+        "the shell of the user admits nobody",
+        os.EX_CONFIG,
+        "The account of the image has a shell such as nologin, or one that is not there.",
+        "Give the account a shell in the image (`usermod -s`), or choose another administrator name.",
+    )
+    LOGINS_CLOSED = (
+        "logins are closed",
+        os.EX_CONFIG,
+        "The image has a file by which PAM, or sshd, admits nobody but root: nologin(5).",
+        "Remove the file from the image.",
+    )
+    ACCOUNT_EXPIRED = (
+        "the account of the user has expired",
+        os.EX_CONFIG,
+        "The account of the image, or its password, is too old for a login, and no tool is there that changes that.",
+        "Have shadow-utils in the image, or an account that does not expire.",
+    )
     READ_BACK = (
         "applied property does not hold",
         os.EX_OSERR,

@@ -55,7 +55,7 @@ INSIDE = {
             "vhd_footer",
             "xml_document",
         },
-        {"disk_image", "ssh_keys"},
+        {"ageing", "disk_image", "ssh_keys"},
         {"partitions"},
         {"superblocks"},
     ),
@@ -85,6 +85,7 @@ INSIDE = {
     "properties": (
         {"home", "inspection", "sshd_settings"},
         {"login"},
+        {"account_state"},
         {
             "custom_data_run",
             "eject_media",

@@ -52,6 +52,11 @@ def has_empty_password(passwd: str, shadow: str, name: str) -> bool:
     return (find_password_field(shadow, name) if field == "x" else field) == ""
 
 
+def find_fields(database: str, name: str) -> list[str] | None:
+    """Return the fields of an account's line in passwd(5) or shadow(5), or None."""
+    return next((fields for fields in _entries(database) if fields[0] == name), None)
+
+
 def find_password_field(shadow: str, name: str) -> str | None:
     """Return the encrypted password field of shadow(5) or passwd(5), or None without an entry."""
     return next((fields[1] for fields in _entries(shadow) if fields[0] == name and len(fields) > 1), None)

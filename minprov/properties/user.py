@@ -20,7 +20,7 @@ from minprov.machine.blocking import in_thread
 from minprov.machine.files import file_error
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
-from minprov.properties import home
+from minprov.properties import account_state, home
 from minprov.properties.inspection import Inspection
 
 PASSWD, SHADOW, GROUP, LOGIN_DEFS = "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/login.defs"
@@ -33,16 +33,20 @@ async def inspect(system: System, action: EnsureUser) -> Inspection:
 
     Raises:
         ProvisioningError: SYSTEM_ACCOUNT for an account that is not an ordinary user's; HOME_REFUSED for a home that is
-            not the account's.
+            not the account's; LOGIN_SHELL and LOGINS_CLOSED where nobody would get a shell.
 
     """
     account = find_user(system, action.username)
     if account is None:
+        account_state.require_open(system, action.username, _shell_of_new(system, action))
         return Inspection(False, "absent")
     _refuse_system_account(system, account, allowed=action.allow_system_account)
+    account_state.require_open(system, account.name, account.shell)
     faults = [f"not in group {name}" for name in _lacking_groups(system, action)]
     if _has_empty_password(system, account):
         faults.append("its password is empty")
+    if fault := account_state.find_fault(system, account):
+        faults.append(fault)
     if lack := home.find_lack(system, account):
         faults.append(lack)
     if _journal(system, action) in (_creating(action), _joining(action)):
@@ -77,6 +81,7 @@ async def converge(system: System, action: EnsureUser) -> None:
     if _has_empty_password(system, account):
         # Anybody who is on the system could become this account, and by sudo root.
         await set_password_field(system, action.username, "*")
+    await account_state.mend(system, account)
     await system.sync(os.path.dirname(PASSWD))
     mode = home_mode(system.read_text(LOGIN_DEFS))
     try:
@@ -134,9 +139,13 @@ def _lacking_groups(system: System, action: EnsureUser) -> list[str]:
     return sorted(_wanted_groups(system, action) - joined)
 
 
+def _shell_of_new(system: System, action: EnsureUser) -> str:
+    return action.shell if system.exists(action.shell) else FALLBACK_SHELL
+
+
 async def _create(system: System, action: EnsureUser) -> None:
     username = action.username
-    shell = action.shell if system.exists(action.shell) else FALLBACK_SHELL
+    shell = _shell_of_new(system, action)
     if useradd := system.account_tool("useradd"):
         has_group = username in existing_groups(system.read_text(GROUP))
         group = ["--gid", username] if has_group else ["--user-group"]
