@@ -43,7 +43,7 @@ cd "$0"
 mount --rbind /dev dev
 mount -t proc proc proc
 mount --rbind /sys sys
-mount -t tmpfs run run
+mount -t tmpfs -o mode=755 run run
 mkdir run/lock
 pivot_root . mnt
 umount --lazy /mnt
