@@ -51,6 +51,8 @@ class SetHostname(NamedTuple):
     """Name the running system and every later boot of it."""
 
     hostname: str
+    hosts_file: bool = False
+    """Whether the image's own line in /etc/hosts gets the new name."""
 
 
 class PublishHostname(NamedTuple):
@@ -68,6 +70,8 @@ class EnsureUser(NamedTuple):
     allow_system_account: bool
     journal: str
     """File that names the account while it is worked on: what a killed run leaves half made is made anew."""
+    allow_directory_account: bool = False
+    """Whether an account that another database than the files has is adopted."""
 
 
 class SetPassword(NamedTuple):

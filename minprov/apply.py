@@ -136,8 +136,8 @@ async def _preview(step: Step, system: System) -> ActionResult:
     except ProvisioningError as error:
         return _failed(step, str(error), error)
     if found.holds:
-        return _result(step, State.UNCHANGED, found.present, verified=_is_verified(found, step, system))
-    return _result(step, State.PLANNED, found.present)
+        return _holding(step, State.UNCHANGED, found, found.present, system)
+    return _result(step, State.PLANNED, found.present)._replace(notes=found.notes)
 
 
 async def _carry_out(
@@ -164,23 +164,23 @@ async def _converge(step: Step, system: System) -> ActionResult:
     before = await inspect(system, action)
     if before.holds:
         logger.info("%s: unchanged, %s", step.name, before.present)
-        return _result(step, State.UNCHANGED, before.present, verified=_is_verified(before, step, system))
+        return _holding(step, State.UNCHANGED, before, before.present, system)
     await converge(system, action)
     after = await inspect(system, action)
     if not after.holds:
         raise ProvisioningError(Reason.READ_BACK, action=step.name, target=step.target, found=after.present)
     logger.info("%s: %s, was: %s", step.name, after.present, before.present)
     detail = f"{after.present} (was: {before.present})"
-    return _result(step, State.CHANGED, detail, verified=_is_verified(after, step, system))
+    return _holding(step, State.CHANGED, after, detail, system)
 
 
-def _is_verified(found: Inspection, step: Step, system: System) -> bool | None:
-    """Tell whether a property that holds was read back from who decides.
+def _holding(step: Step, state: State, found: Inspection, detail: str, system: System) -> ActionResult:
+    """Return the result for a property that holds, verified if it was read back from who decides.
 
     In a tree none of the programs that will decide can be asked; a document is read by nobody but its reader.
     """
     asked = found.verified and (system.live or isinstance(step.action, StoreFile))
-    return True if asked else None
+    return _result(step, state, detail, verified=True if asked else None)._replace(notes=found.notes)
 
 
 def _failed(step: Step, detail: str, error: ProvisioningError) -> ActionResult:

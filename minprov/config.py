@@ -38,6 +38,13 @@ class OnOtherProvisioner(Enum):
     IGNORE = "ignore"
 
 
+class HostsFile(Enum):
+    """What becomes of the image's own line in /etc/hosts."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
 class AskPassword(Enum):
     """When sudo asks the user for a password."""
 
@@ -62,6 +69,7 @@ class Options(NamedTuple):
     log_level: str = "info"
     state_dir: str = "/var/lib/minprov"
     other_provisioners: OnOtherProvisioner = OnOtherProvisioner.REFUSE
+    tools_path: tuple[str, ...] = ()
     media: tuple[str, ...] = ()
     media_wait: float = 5.0
     imds_limit: float = 300.0
@@ -69,10 +77,12 @@ class Options(NamedTuple):
     wireserver_url: str = "http://168.63.129.16"
     hostname: Policy = Policy.REQUIRED
     hostname_publish: Policy = Policy.BEST_EFFORT
+    hosts_file: HostsFile = HostsFile.AUTO
     user: Policy = Policy.REQUIRED
     shell: str = "/bin/bash"
     groups: tuple[str, ...] = ("adm", "sudo", "wheel")
     allow_system_account: bool = False
+    allow_directory_account: bool = False
     password: Policy = Policy.REQUIRED
     ssh_keys: Policy = Policy.REQUIRED
     host_keys: Policy = Policy.REQUIRED
@@ -124,6 +134,9 @@ SETTINGS = {
         "What to do when another provisioning agent is enabled as well; `prepare`: have waagent, which stays for "
         "extensions, find the VM provisioned, and refuse any other.",
     ),
+    "tools.path": Setting(
+        "tools_path", "Directories to look for system tools in, behind the usual ones and before those of PATH."
+    ),
     "sources.media": Setting(
         "media", "Devices, image files, directories or ovf-env.xml files to try; none: discover the drive."
     ),
@@ -141,11 +154,17 @@ SETTINGS = {
         "Have a DHCP client that started before the hostname was set send it again, after Ready.",
         after_ready=True,
     ),
+    "hostname.hosts-file": Setting(
+        "hosts_file", "`auto`: where /etc/hosts has the image's old name for a loopback address, it gets the new one."
+    ),
     "user.policy": Setting("user", "Create or adopt the administrator's account."),
     "user.shell": Setting("shell", "Login shell of a new account; /bin/sh where it does not exist."),
     "user.groups": Setting("groups", "Supplementary groups; those the image does not have are passed over."),
     "user.allow-system-account": Setting(
         "allow_system_account", "Accept an existing account whose uid is below UID_MIN."
+    ),
+    "user.allow-directory-account": Setting(
+        "allow_directory_account", "Adopt an account that only a directory service has; its password stays there."
     ),
     "password.policy": Setting("password", "Set the password when the platform delivers one."),
     "ssh-keys.policy": Setting("ssh_keys", "Write the user's authorized_keys."),

@@ -236,6 +236,12 @@ class Reason(Enum):
         "What stands in the place of the user's home directory belongs to somebody else, or others can change it.",
         "Give it to the account in the image, remove it, or give the account another home directory.",
     )
+    DIRECTORY_ACCOUNT = (
+        "the account is in a directory service",
+        os.EX_DATAERR,
+        "The system's own files do not have the user, and another database of nsswitch.conf does.",
+        "Choose another administrator name, or set `user.allow-directory-account = true`.",
+    )
     TOOL_NOT_FOUND = (
         "required system tool not found",
         os.EX_OSERR,

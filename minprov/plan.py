@@ -28,7 +28,7 @@ from minprov.actions import (
     WriteAuthorizedKeys,
 )
 from minprov.choice import Choice, asks_nothing, choose, find_differences, needs_user
-from minprov.config import AskPassword, OnMissing, OnOtherProvisioner, Options
+from minprov.config import AskPassword, HostsFile, OnMissing, OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.model import Evidence, Properties
 
@@ -138,7 +138,8 @@ def _plan_steps(choice: Choice, evidence: Evidence, options: Options, *, keeps_a
         yield Step("check-proxy-agent", "azure-proxy-agent", Policy.REQUIRED, CheckProxyAgent())
     if properties.hostname:
         hostname = properties.hostname.value
-        yield Step("set-hostname", "/etc/hostname", options.hostname, SetHostname(hostname=hostname))
+        hosts_file = options.hosts_file is HostsFile.AUTO
+        yield Step("set-hostname", "/etc/hostname", options.hostname, SetHostname(hostname, hosts_file=hosts_file))
         publish = PublishHostname(hostname=hostname)
         yield Step("publish-hostname", "DHCP", options.hostname_publish, publish, Phase.AFTER_READY)
     else:
@@ -183,6 +184,7 @@ def _plan_account(username: str, choice: Choice, evidence: Evidence, options: Op
         groups=options.groups,
         allow_system_account=options.allow_system_account,
         journal=f"{options.state_dir}/creating-account",
+        allow_directory_account=options.allow_directory_account,
     )
     yield Step("ensure-user", username, options.user, user)
     yield Step("ensure-host-keys", "/etc/ssh", options.host_keys, EnsureHostKeys())

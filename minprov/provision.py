@@ -31,7 +31,7 @@ from minprov.machine.provisioners import enabled_provisioners
 from minprov.machine.system import System
 from minprov.model import Evidence
 from minprov.outcome import channels
-from minprov.outcome.result import Outcome, Result
+from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
 from minprov.properties import waagent
@@ -154,7 +154,7 @@ class Run:
             evidence = await sources.all(early)
             plan = self._plan(evidence)
             self._compare(evidence)
-            self.result.actions = await preview(plan.steps, self._system)
+            self._keep(await preview(plan.steps, self._system))
         if error := first_required_failure(self.result.actions):
             raise error
         self.result.outcome = Outcome.PLANNED
@@ -196,9 +196,15 @@ class Run:
     async def _apply(self, steps: Sequence[Step]) -> None:
         for phase in (Phase.BEFORE_CHANGES, Phase.BEFORE_READY):
             now = [step for step in steps if step.phase is phase]
-            self.result.actions += await apply(now, self._system, self._timeline)
+            self._keep(await apply(now, self._system, self._timeline))
             if error := first_required_failure(self.result.actions):
                 raise error
+
+    def _keep(self, results: Sequence[ActionResult]) -> None:
+        self.result.actions += tuple(results)
+        for result in results:
+            for note in result.notes:
+                self.result.note(note)
 
     async def _tell_ready(self, transport: Transport, sources: Sources | None) -> None:
         goal_state = await sources.goal_state(GOAL_STATE_GRACE) if sources else None
@@ -243,7 +249,7 @@ class Run:
 
     async def _apply_late(self, step: Step, *, limit: float) -> None:
         async def apply_step() -> None:
-            self.result.actions += await apply([step], self._system, self._timeline)
+            self._keep(await apply([step], self._system, self._timeline))
 
         try:
             await self._stoppable(apply_step(), limit=limit)

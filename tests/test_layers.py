@@ -83,6 +83,7 @@ INSIDE = {
     ),
     "sources": ({"systemd_imds"}, {"imds"}),
     "properties": (
+        {"name_service"},
         {"home", "inspection", "sshd_settings"},
         {"login"},
         {"account_state"},

@@ -90,7 +90,7 @@ def test_imds_fills_what_the_media_lacks() -> None:
 
 def test_imds_alone_is_enough() -> None:
     plan = make_plan(Evidence(instance=INSTANCE))
-    assert actions_of(plan, SetHostname) == [SetHostname("imds-host")]
+    assert actions_of(plan, SetHostname) == [SetHostname("imds-host", hosts_file=True)]
     assert actions_of(plan, WriteAuthorizedKeys) == [WriteAuthorizedKeys("imds-user", (KEY,), groups=Options().groups)]
     assert actions_of(plan, SetPassword) == []
 

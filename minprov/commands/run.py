@@ -72,6 +72,8 @@ def _execute(flags: dict[str, Any]) -> Result:
         if dry_run:
             raise
         options, refusal = Options(**settings), error  # the platform is to be told, which the defaults are good for
+    if options.tools_path:
+        os.environ["PATH"] = ":".join((*options.tools_path, os.environ.get("PATH", "")))
     # From here on the kernel ends the process in time, whatever it is doing.
     signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
     set_up_logging("warning" if dry_run and "log_level" not in flags else options.log_level)

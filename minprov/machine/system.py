@@ -16,7 +16,7 @@ from minprov.machine.blocking import in_thread
 from minprov.machine.directories import opened_directory
 from minprov.machine.files import file_error, read_file, replace_file, sync
 from minprov.machine.paths import resolve_beneath
-from minprov.machine.tools import PATH, find_tool, is_program, run_tool
+from minprov.machine.tools import find_tool, is_program, run_tool, search_path
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -33,6 +33,8 @@ class System:
         """What programs said, each under all that it depends on; to be filled by one task at a time."""
         self.asking = asyncio.Lock()
         self._directories: dict[str, str] = {}
+        self.directory_accounts: dict[str, str] = {}
+        """Entries as in passwd(5) of accounts that are adopted although only a directory service has them."""
 
     @property
     def live(self) -> bool:
@@ -136,7 +138,7 @@ class System:
         """
         for name in names:
             tool, *arguments = name.split(" ")
-            for directory in PATH.split(":"):
+            for directory in search_path().split(":"):
                 path = f"{directory}/{tool}"
                 if is_program(self.path(path)):
                     return [*self._enter(), path, *arguments]

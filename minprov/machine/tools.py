@@ -21,12 +21,18 @@ REAP_LIMIT = 0.5
 """Seconds for a tool that was killed to be gone: one that waits for a device may take its time."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # sudo looks up the host's name, which no server may know yet: resolv.conf(5) has it ask for 10 s and more.
-ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": "/root", "RES_OPTIONS": "timeout:1 attempts:1"}
+ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/root", "RES_OPTIONS": "timeout:1 attempts:1"}
+
+
+def search_path() -> str:
+    """Return where tools are looked for: the usual directories, then those of the service, as NixOS has them."""
+    own = os.environ.get("PATH", "").split(":")
+    return ":".join(dict.fromkeys([*PATH.split(":"), *(directory for directory in own if os.path.isabs(directory))]))
 
 
 def find_tool(tool: str) -> str | None:
     """Return the path of a tool on this machine, or None."""
-    for directory in PATH.split(":"):
+    for directory in search_path().split(":"):
         candidate = f"{directory}/{tool}"
         if is_program(candidate):
             return candidate
@@ -54,7 +60,7 @@ async def run_tool(argv: list[str], *, stdin: bytes = b"", limit: float = TIMEOU
                 stdin=source,
                 stdout=stdout,
                 stderr=stderr,
-                env=ENVIRONMENT,
+                env={"PATH": search_path(), **ENVIRONMENT},
                 start_new_session=True,
             )
         except (FileNotFoundError, PermissionError) as error:

@@ -42,6 +42,7 @@ class ActionResult(NamedTuple):
     detail: str
     verified: bool | None = None
     error: ProvisioningError | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Outcome(Enum):

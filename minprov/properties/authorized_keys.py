@@ -19,8 +19,9 @@ from minprov.machine.files import file_error, read_file, replace_file, sync
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
 from minprov.properties.login import key_obstacle, require_login
+from minprov.properties.name_service import find_user
 from minprov.properties.sshd_settings import Settings, ask_sshd
-from minprov.properties.user import SHADOW, find_user, set_password_field
+from minprov.properties.user import SHADOW, set_password_field
 
 DEFAULT_FILES = ".ssh/authorized_keys"
 DIRECTORY_MODE, FILE_MODE, ROOTS_FILE_MODE = 0o700, 0o600, 0o644

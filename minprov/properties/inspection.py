@@ -22,3 +22,5 @@ class Inspection(NamedTuple):
     present: str
     verified: bool = True
     """Whether who decides at a login was asked; not so where the system lacks the program."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know although the property holds or can be made to, one sentence each."""

@@ -10,8 +10,8 @@ from minprov.actions import KeepAccount
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
+from minprov.properties.name_service import find_user
 from minprov.properties.password import stored_field
-from minprov.properties.user import find_user
 
 
 async def inspect(system: System, action: KeepAccount) -> Inspection:

@@ -10,7 +10,8 @@ from minprov.formats.accounts import find_password_field
 from minprov.formats.sha_crypt import verify
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
-from minprov.properties.user import PASSWD, set_password_field
+from minprov.properties.name_service import PASSWD
+from minprov.properties.user import set_password_field
 
 SHADOW = "/etc/shadow"
 

@@ -12,9 +12,10 @@ import re
 from contextlib import suppress
 
 from minprov.errors import ProvisioningError
-from minprov.formats.accounts import existing_groups, find_account, groups_of
+from minprov.formats.accounts import existing_groups, groups_of
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
+from minprov.properties.name_service import find_user
 
 CONFIG, DIRECTORY = "/etc/ssh/sshd_config", "/etc/ssh"
 PASSWD, GROUP = "/etc/passwd", "/etc/group"
@@ -121,7 +122,7 @@ def files_matching(system: System, pattern: str) -> list[tuple[str, str]]:
 
 def groups_of_user(system: System, username: str, planned: tuple[str, ...] = ()) -> set[str]:
     """Return the names of the groups that a user is in, those of the system's directory service too, or will be in."""
-    account = find_account(system.read_text(PASSWD), username)
+    account = find_user(system, username)
     database = system.read_text(GROUP)
     names = groups_of(database, username)
     if account is None:

@@ -13,11 +13,12 @@ from functools import partial
 
 from minprov.actions import GrantSudo
 from minprov.errors import ProvisioningError, Reason
-from minprov.formats.accounts import Account, find_account
+from minprov.formats.accounts import Account
 from minprov.formats.sudo_listing import Listing, parse_listing
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
+from minprov.properties.name_service import find_user
 from minprov.properties.sshd_settings import groups_of_user
 
 SUDOERS, PASSWD, GROUP = "/etc/sudoers", "/etc/passwd", "/etc/group"
@@ -40,7 +41,7 @@ async def inspect(system: System, action: GrantSudo) -> Inspection:
     asks = system.live and os.geteuid() == 0
     if asks:
         _require_setuid(action, sudo[0])
-    account = find_account(system.read_text(PASSWD), action.username)
+    account = find_user(system, action.username)
     contents = system.read(action.path)
     if account is None or contents is None:
         if asks and system.look_only:
@@ -62,7 +63,7 @@ async def converge(system: System, action: GrantSudo) -> None:
     Raises `ProvisioningError` where it does not, with what is in the way.
     """
     sudo = system.own_tool("sudo")
-    account = find_account(system.read_text(PASSWD), action.username)
+    account = find_user(system, action.username)
     if sudo is None or account is None:
         return
     _close_directory(system, os.path.dirname(action.path))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from minprov.actions import EnsureUser
-from minprov.errors import ProvisioningError, Reason
+from minprov.config import Options
+from minprov.errors import ProvisioningError, Reason, excerpt
 from minprov.formats.accounts import (
     Account,
     existing_groups,
@@ -22,10 +24,17 @@ from minprov.machine.system import System
 from minprov.machine.tools import run_tool
 from minprov.properties import account_state, home
 from minprov.properties.inspection import Inspection
+from minprov.properties.name_service import PASSWD, find_entry, find_user
 
-PASSWD, SHADOW, GROUP, LOGIN_DEFS = "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/login.defs"
+logger = logging.getLogger(__name__)
+
+SHADOW, GROUP, LOGIN_DEFS = "/etc/shadow", "/etc/group", "/etc/login.defs"
+USUAL_GROUPS = Options().groups
 NOBODY, NOBODY_UID = "nobody", 65534  # whoever runs as it is not one user: NFS and user namespaces map others to it
 FALLBACK_SHELL = "/bin/sh"
+SUBORDINATE_IDS = "/etc/subuid"
+# useradd's words and statuses where the ranges of login.defs(5) are used up: E_SUB_UID_UPDATE, E_SUB_GID_UPDATE.
+NO_SUBORDINATE_IDS = frozenset({"16", "18"})
 
 
 async def inspect(system: System, action: EnsureUser) -> Inspection:
@@ -33,13 +42,15 @@ async def inspect(system: System, action: EnsureUser) -> Inspection:
 
     Raises:
         ProvisioningError: SYSTEM_ACCOUNT for an account that is not an ordinary user's; HOME_REFUSED for a home that is
-            not the account's; LOGIN_SHELL and LOGINS_CLOSED where nobody would get a shell.
+            not the account's; LOGIN_SHELL and LOGINS_CLOSED where nobody would get a shell; DIRECTORY_ACCOUNT for an
+            account that the system's own files do not have.
 
     """
-    account = find_user(system, action.username)
+    account = find_user(system, action.username) or await _find_in_directory(system, action)
+    notes = tuple(f"group {name} is passed over: {where}" for name, where in await _foreign_groups(system, action))
     if account is None:
         account_state.require_open(system, action.username, _shell_of_new(system, action))
-        return Inspection(False, "absent")
+        return Inspection(False, "absent", notes=notes)
     _refuse_system_account(system, account, allowed=action.allow_system_account)
     account_state.require_open(system, account.name, account.shell)
     faults = [f"not in group {name}" for name in _lacking_groups(system, action)]
@@ -51,7 +62,9 @@ async def inspect(system: System, action: EnsureUser) -> Inspection:
         faults.append(lack)
     if _journal(system, action) in (_creating(action), _joining(action)):
         faults.append("left half made by a run that was killed")
-    return Inspection(not faults, ", ".join([f"uid {account.uid}", *faults]))
+    if _lacks_subordinate_ids(system, account):
+        notes += (f"{account.name} has no subordinate ids",)
+    return Inspection(not faults, ", ".join([f"uid {account.uid}", *faults]), notes=notes)
 
 
 async def converge(system: System, action: EnsureUser) -> None:
@@ -92,9 +105,32 @@ async def converge(system: System, action: EnsureUser) -> None:
     await system.remove(action.journal)
 
 
-def find_user(system: System, username: str) -> Account | None:
-    """Return the user's passwd entry, or None."""
-    return find_account(system.read_text(PASSWD), username)
+async def _find_in_directory(system: System, action: EnsureUser) -> Account | None:
+    """Return the account that only another database has, where it is to be adopted."""
+    entry = await find_entry(system, "passwd", action.username)
+    if entry is None:
+        return None
+    if not action.allow_directory_account:
+        raise ProvisioningError(Reason.DIRECTORY_ACCOUNT, username=action.username, entry=excerpt(entry, 128))
+    system.directory_accounts[action.username] = entry
+    return find_account(entry, action.username)
+
+
+async def _foreign_groups(system: System, action: EnsureUser) -> list[tuple[str, str]]:
+    """Return the groups that cannot be joined and why; of the usual ones an image lacks some, which is nothing."""
+    missing = [name for name in action.groups if name not in _wanted_groups(system, action)]
+    found = []
+    for name in missing:
+        if await find_entry(system, "group", name):
+            found.append((name, "another database has it"))
+        elif name not in USUAL_GROUPS:
+            found.append((name, "nobody has it"))
+    return found
+
+
+def _lacks_subordinate_ids(system: System, account: Account) -> bool:
+    ranges = [line.split(":")[0] for line in system.read_text(SUBORDINATE_IDS).splitlines()]
+    return bool(ranges) and account.name not in ranges and str(account.uid) not in ranges
 
 
 def _refuse_system_account(system: System, account: Account, *, allowed: bool) -> None:
@@ -146,15 +182,24 @@ def _shell_of_new(system: System, action: EnsureUser) -> str:
 async def _create(system: System, action: EnsureUser) -> None:
     username = action.username
     shell = _shell_of_new(system, action)
+    has_group = username in existing_groups(system.read_text(GROUP)) or await find_entry(system, "group", username)
     if useradd := system.account_tool("useradd"):
-        has_group = username in existing_groups(system.read_text(GROUP))
         group = ["--gid", username] if has_group else ["--user-group"]
         if groups := sorted(_wanted_groups(system, action)):
             group += ["--groups", ",".join(groups)]
         # "*" keeps the account open to key logins where sshd has `UsePAM no`; useradd's own "!" means locked to it.
-        await run_tool([*useradd, "--no-create-home", "--shell", shell, "--password", "*", *group, "--", username])
+        arguments = ["--no-create-home", "--shell", shell, "--password", "*", *group, "--", username]
+        try:
+            await run_tool([*useradd, *arguments])
+        except ProvisioningError as error:
+            if error.data.get("exit_status") not in NO_SUBORDINATE_IDS or find_user(system, username):
+                raise
+            logger.warning("made without subordinate ids: %s", error)
+            none = ["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"]
+            await run_tool([*useradd, *none, *arguments])
     elif adduser := system.own_tool("adduser", "busybox adduser"):
-        await run_tool([*adduser, "-D", "-H", "-s", shell, "--", username])
+        group = ["-G", username] if has_group else []
+        await run_tool([*adduser, "-D", "-H", "-s", shell, *group, "--", username])
         await set_password_field(system, username, "*")
         await _join(system, action)
     else:
@@ -173,7 +218,10 @@ async def _join(system: System, action: EnsureUser) -> None:
     username, groups = action.username, sorted(_wanted_groups(system, action))
     if not groups:
         return
-    if usermod := system.account_tool("usermod"):
+    if username in system.directory_accounts and (gpasswd := system.own_tool("gpasswd")):
+        for group in groups:  # usermod knows the accounts of the files alone
+            await run_tool([*gpasswd, "--add", username, group])
+    elif usermod := system.account_tool("usermod"):
         await run_tool([*usermod, "--append", "--groups", ",".join(groups), "--", username])
     elif addgroup := system.own_tool("addgroup", "busybox addgroup"):
         for group in groups:

@@ -85,8 +85,9 @@ def describe(path: str, old: Entry | None, new: Entry, password: Secret | None) 
         before, after = [(entry.contents if entry else b"").decode().split("\n") for entry in (old, new)]
     except UnicodeDecodeError:
         return [head, f"{len(new.contents)} bytes {_hash(new.contents)}"]
-    if path.endswith("/etc/shadow"):
-        before, after = [[_settle_shadow(line, password) for line in part] for part in (before, after)]
+    if path.endswith(("/etc/shadow", "/etc/passwd")):
+        dated = path.endswith("/etc/shadow")
+        before, after = [[_settle_entry(line, password, dated=dated) for line in part] for part in (before, after)]
     differences = [line[0] + line[2:] for line in difflib.ndiff(before, after) if line[0] in "+-" and len(line) > 2]
     if len(differences) > MOST_LINES:
         rest = "\n".join(differences[MOST_LINES:])
@@ -101,7 +102,7 @@ def _hash(contents: bytes) -> str:
     return f"with the hash {hashlib.sha256(contents).hexdigest()[:16]}"
 
 
-def _settle_shadow(line: str, password: Secret | None) -> str:
+def _settle_entry(line: str, password: Secret | None, *, dated: bool) -> str:
     fields = line.split(":")
     if len(fields) < 3:
         return line
@@ -109,7 +110,7 @@ def _settle_shadow(line: str, password: Secret | None) -> str:
         method = fields[1].split("$")[1]
         right = password is not None and method == "6" and verify(password, fields[1])
         fields[1] = f"<${method}$ hash of {'the' if right else 'another'} password>"
-    if fields[2]:
+    if dated and fields[2]:
         fields[2] = "<day>"
     return ":".join(fields)
 

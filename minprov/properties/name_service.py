@@ -1,0 +1,48 @@
+"""Users and groups as the system finds them: in its own files, then in others: nsswitch.conf(5), asked by getent(1).
+
+Account tools look into all of them before they make an account, and change the files alone.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from minprov.errors import ProvisioningError
+from minprov.formats.accounts import Account, find_account
+from minprov.machine.system import System
+from minprov.machine.tools import run_tool
+
+logger = logging.getLogger(__name__)
+
+PASSWD, CONFIG = "/etc/passwd", "/etc/nsswitch.conf"
+# The files, and what systemd makes of itself: root, nobody, and users that a service has while it runs.
+LOCAL = frozenset({"files", "compat", "systemd"})
+LIMIT = 5.0
+"""Seconds for an answer: a directory may be on a network that is not up yet."""
+
+
+def find_user(system: System, username: str) -> Account | None:
+    """Return the user's passwd entry, that of a directory service where its account was adopted, or None."""
+    adopted = system.directory_accounts.get(username, "")
+    return find_account(system.read_text(PASSWD), username) or find_account(adopted, username)
+
+
+async def find_entry(system: System, database: str, name: str) -> str | None:
+    """Return the entry that any database has for the name, or None; where there are the files only, nobody is asked."""
+    getent = system.own_tool("getent") if system.live and _has_others(system, database) else None
+    if getent is None:
+        return None
+    try:
+        return (await run_tool([*getent, database, "--", name], limit=LIMIT)).strip() or None
+    except ProvisioningError as error:
+        if error.data.get("exit_status") != "2":  # getent(1): not found
+            logger.warning("%s", error)
+        return None
+
+
+def _has_others(system: System, database: str) -> bool:
+    for line in system.read_text(CONFIG).splitlines():
+        key, _, services = line.partition("#")[0].partition(":")
+        if key.strip() == database:
+            return any(word.isidentifier() and word not in LOCAL for word in services.split())
+    return False
