@@ -68,4 +68,7 @@ def _module(command: str) -> ModuleType:
         if not (error.name or "").startswith("minprov."):
             raise
         detail = f"`minprov {command}` is not part of this installation"
-        raise ProvisioningError(Reason.USAGE, detail=detail, hint="install the package minprov-tools") from error
+        from minprov.config import DUTIES  # only on the way out
+
+        package = "minprov-duties" if command.replace("-", "_") in DUTIES.values() else "minprov-tools"
+        raise ProvisioningError(Reason.USAGE, detail=detail, hint=f"install the package {package}") from error

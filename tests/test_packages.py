@@ -166,7 +166,7 @@ def test_package_provisions_and_purging_it_leaves_nothing_of_it(dist: Path) -> N
         getent passwd azureuser
         mkdir /etc/minprov
         touch /etc/minprov/minprov.toml
-        dpkg --purge minprov minprov-tools
+        dpkg --purge minprov minprov-duties minprov-tools
     """)
     # Of the machine it made, and what dpkg keeps of every package.
     machine = r"\./(home/azureuser|etc/(passwd|shadow|group|gshadow|subuid|subgid)-?|"
@@ -182,6 +182,18 @@ def test_without_the_tools_what_needs_them_says_so(dist: Path) -> None:
         minprov vhd image out 2>&1 | grep --quiet '`minprov vhd` is not part of this installation'
         ! minprov --help | grep --quiet vhd
     """)
+
+
+def test_duties_come_with_their_package_and_are_off(dist: Path) -> None:
+    changed = on_a_machine(f"""
+        dpkg --install {dist}/minprov_*.deb
+        minprov resource-disk 2>&1 | grep --quiet 'install the package minprov-duties'
+        dpkg --install {dist}/minprov-duties_*.deb
+        systemctl is-enabled minprov-resource-disk.service
+        minprov resource-disk
+        test ! -e /var/lib/minprov
+    """)
+    assert "./etc/systemd/system/multi-user.target.wants/minprov-resource-disk.service" in changed
 
 
 def test_tools_come_with_their_package(dist: Path) -> None:
@@ -310,6 +322,7 @@ def test_bill_of_materials_is_valid_and_names_what_is_in_the_build(form: str, mo
     ("package", "needed", "wanted"),
     [
         ("minprov", {"python3", "python3-aiofiles", "python3-aiohttp", "python3-defusedxml"}, {"python3-uvloop"}),
+        ("minprov-duties", {"minprov", "python3"}, {"btrfs-progs", "e2fsprogs", "xfsprogs"}),
         ("minprov-tools", {"minprov", "python3"}, {"mtools", "python3-pycdlib", "qemu-utils"}),
     ],
 )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-UNIT = Path(__file__).parents[1] / "units/minprov.service"
-EXPOSURE = 3.3
+UNITS = Path(__file__).parents[1] / "units"
+EXPOSURE = {"minprov.service": 3.3, "minprov-resource-disk.service": 2.9}
 """What is left open of 10: root, the network, the drives, hostname and mounts are what provisioning is about."""
 
 pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
@@ -23,23 +23,34 @@ def image(tmp_path: Path) -> Path:
         (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / program).touch(mode=0o755)
     (tmp_path / "etc/systemd/system").mkdir(parents=True)
-    shutil.copy(UNIT, tmp_path / "etc/systemd/system")
+    for unit in EXPOSURE:
+        shutil.copy(UNITS / unit, tmp_path / "etc/systemd/system")
+    for target in ("basic", "shutdown", "sysinit"):
+        (tmp_path / f"etc/systemd/system/{target}.target").write_text("[Unit]\n")
     return tmp_path
 
 
-def analyze(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
+def analyze(unit: str, *arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["systemd-analyze", *arguments, f"--root={root}", UNIT.name], capture_output=True, text=True, check=False
+        ["systemd-analyze", *arguments, f"--root={root}", unit], capture_output=True, text=True, check=False
     )
 
 
-def test_systemd_finds_no_fault_with_the_unit(image: Path) -> None:
-    done = analyze("verify", "--man=no", root=image)
+def test_there_is_a_measure_for_each_unit() -> None:
+    assert EXPOSURE.keys() == {path.name for path in UNITS.glob("*.service")}
+
+
+@pytest.mark.parametrize("unit", EXPOSURE)
+def test_systemd_finds_no_fault_with_the_unit(unit: str, image: Path) -> None:
+    done = analyze(unit, "verify", "--man=no", root=image)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_sandbox_leaves_no_more_open_than_it_did(image: Path) -> None:
-    done = analyze("security", "--offline=yes", f"--threshold={round(EXPOSURE * 10)}", "--json=short", root=image)
+@pytest.mark.parametrize("unit", EXPOSURE)
+def test_the_sandbox_leaves_no_more_open_than_it_did(unit: str, image: Path) -> None:
+    done = analyze(
+        unit, "security", "--offline=yes", f"--threshold={round(EXPOSURE[unit] * 10)}", "--json=short", root=image
+    )
     assert done.returncode == 0, "\n".join(
         f"{item['exposure']} {item['name']}: {item['description']}"
         for item in json.loads(done.stdout)

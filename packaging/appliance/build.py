@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from itertools import chain
 from pathlib import Path
 
 from sbom import Component, bill_of_materials, component_of_distribution, component_of_package
@@ -89,7 +90,8 @@ def install(site: Path, python: str) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     pinned = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version", version]
     run(*pip, *pinned, "--requirement", HERE / "requirements.txt", "--target", site)
-    for file in run(sys.executable, HERE.parent / "modules", "core").splitlines():
+    listed = [run(sys.executable, HERE.parent / "modules", part).splitlines() for part in ("core", "duties")]
+    for file in chain(*listed):
         (site / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, site / file)
 
