@@ -14,6 +14,8 @@ from minprov.image.boot import (
     read_started,
 )
 from minprov.image.family import Distribution, read_distribution
+from minprov.image.network import Network, read_networks
+from minprov.image.services import Services
 
 if TYPE_CHECKING:
     from minprov.image.initramfs import Initramfs
@@ -70,6 +72,16 @@ class Subject:
         if key not in self._initrds:
             self._initrds[key] = read_initrds(self.tree, started)
         return self._initrds[key]
+
+    @cached_property
+    def services(self) -> Services:
+        """Return what the system starts by itself."""
+        return Services(self.tree)
+
+    @cached_property
+    def networks(self) -> list[Network]:
+        """Return what configures NICs."""
+        return read_networks(self.tree, self.services)
 
     @property
     def may_be_generation_2(self) -> bool:

@@ -11,7 +11,15 @@ import pytest
 
 from minprov.cli import run
 from minprov.errors import Reason
-from minprov.image.checks.outcome import CHECKS
+from minprov.formats.disk_image import ImageFormat
+from minprov.formats.partitions import ESP, Partition, PartitionTable
+from minprov.formats.superblocks import Superblock
+from minprov.formats.vhd_footer import Violation
+from minprov.image.checks.outcome import CHECKS, run_checks
+from minprov.image.layout import Layout
+from minprov.image.model import Disk, Volume
+from minprov.image.subject import Purpose, Subject
+from minprov.image.tree import Tree
 from tests.image.recorded import TREES, make_tree, write_entry
 
 DEFECTS = tomllib.loads((Path(__file__).parent / "defects.toml").read_text())["defect"]
@@ -60,8 +68,45 @@ def test_a_defect_is_found(defect: dict[str, Any], tmp_path: Path, capsys: pytes
     assert others <= {defect["finds"], *defect.get("also", [])}
 
 
+DISK = Disk(
+    path="image.vhd",
+    format=ImageFormat.VHD,
+    size=30 << 30,
+    file_size=(30 << 30) + 512,
+    vhd_violations=(),
+    table=PartitionTable("gpt", (), has_boot_code=True),
+    layout=Layout(("V2", "V1"), "x64", ()),
+    volumes=(Volume(Partition(1, 1 << 20, 29 << 30, ESP), Superblock("ext4"), "/"),),
+    reader="kernel",
+)
+PARTITION = Partition(2, 29 << 30, 1 << 30, "82")
+DISK_DEFECTS = [
+    ("vhd", "fails", DISK._replace(vhd_violations=(Violation("disk type", "3", "2"),)), None, "disk type is 3"),
+    ("generations", "fails", DISK._replace(layout=Layout((), None, ("no boot code",))), None, "neither generation"),
+    ("generations", "fails", DISK._replace(layout=Layout(("V1",), None, ())), 2, "generation 2 does not start"),
+    ("generations", "risk", DISK._replace(table=PartitionTable("gpt", (), faults=("damaged",))), None, "damaged"),
+    ("generations", "told", DISK, None, "generation 2 and 1"),
+    ("disk-layers", "advice", DISK._replace(volumes=(Volume(PARTITION, Superblock("LVM")),)), None, "2 is LVM"),
+    ("disk-layers", "risk", DISK._replace(volumes=(Volume(PARTITION, Superblock("LUKS")),)), None, "2 is LUKS"),
+    ("swap-os-disk", "risk", DISK._replace(volumes=(Volume(PARTITION, Superblock("swap")),)), None, "2 is swap"),
+    ("nvme", "fails", DISK._replace(layout=Layout(("V1",), None, ())), "nvme", "generation 2 alone"),
+]
+
+
+@pytest.mark.parametrize(("name", "severity", "disk", "purpose", "what"), DISK_DEFECTS)
+def test_a_defect_of_a_disk_is_found(
+    name: str, severity: str, disk: Disk, purpose: int | str | None, what: str, tmp_path: Path
+) -> None:
+    make_tree("debian", tmp_path)
+    generation = purpose if isinstance(purpose, int) else None
+    outcome = run_checks(Subject(Tree(str(tmp_path)), disk, Purpose(generation, nvme=purpose == "nvme")))
+    found = [finding for finding in outcome.findings if finding.id == name]
+    assert (severity, True) in [(finding.severity.value, what in finding.what) for finding in found]
+
+
 def test_every_check_has_a_defect_that_it_finds() -> None:
-    assert {check.id for check in CHECKS} == {defect["finds"] for defect in DEFECTS}
+    found = {defect["finds"] for defect in DEFECTS} | {name for name, *_ in DISK_DEFECTS}
+    assert {check.id for check in CHECKS} == found
 
 
 def test_ids_are_used_once() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import re
+from typing import TYPE_CHECKING, BinaryIO
 
+from minprov.formats.pe import parse_pe
+from minprov.image.boot import FALLBACK
 from minprov.image.findings import Check, Found, Severity
-from minprov.image.kernels import Driver, Kernel
+from minprov.image.kernels import Driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +21,11 @@ GENERIC = "https://learn.microsoft.com/azure/virtual-machines/linux/create-uploa
 HYPERV = ("hv_vmbus", "hv_storvsc", "hv_netvsc", "hv_utils")
 NEEDED_FOR_ROOT = ("hv_vmbus", "hv_storvsc")
 NEEDED_FOR_NVME = ("nvme", "nvme_core")
+
+NUMA_FIXED, ALL_FIXES = (2, 6, 37), (4, 4)
+NVME_TIMEOUT = "240"
+RULE_DIRECTORIES = ("/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
+MODPROBE = ("/etc/modprobe.d/*.conf", "/usr/lib/modprobe.d/*.conf", "/lib/modprobe.d/*.conf")
 
 KERNEL_FIX = {
     "debian": "apt install linux-image-cloud-amd64 (or linux-image-amd64; Ubuntu: linux-azure)",
@@ -64,6 +73,91 @@ def judge_initramfs(subject: Subject) -> Iterator[Found]:
     yield from _lacking_in_initramfs(subject, NEEDED_FOR_ROOT)
 
 
+def judge_vfat(subject: Subject) -> Iterator[Found]:
+    """Look for the file system of the EFI system partition."""
+    if subject.may_be_generation_2 and subject.kernels:
+        yield from _lacking(subject, ("vfat",))
+        for path, number, line in _switched_off(subject, "vfat"):
+            yield Found("vfat is switched off", path, number, line)
+
+
+def judge_udf(subject: Subject) -> Iterator[Found]:
+    """Look for udf where an agent is going to mount the media; minprov reads it by itself."""
+    agents = [name for name in ("waagent", "walinuxagent", "cloud-init") if subject.services.starts(name)]
+    if not agents or not subject.kernels:
+        return
+    for found in _lacking(subject, ("udf",)):
+        yield found._replace(what=f"{found.what}, and {agents[0]} mounts the media")
+    for path, number, line in _switched_off(subject, "udf"):
+        yield Found(f"udf is switched off, and {agents[0]} mounts the media", path, number, line)
+
+
+def judge_age(subject: Subject) -> Iterator[Found]:
+    """Look for kernels from before what the platform needs was in them."""
+    for kernel in subject.kernels:
+        if not kernel.version:
+            continue
+        if kernel.version < NUMA_FIXED and not any("numa=off" in line.words for line in subject.command_lines):
+            yield Found(f"kernel {kernel.release} is older than 2.6.37: it needs numa=off", kernel.evidence)
+        elif kernel.version < ALL_FIXES:
+            what = f"kernel {kernel.release} is older than 4.4: see that it has the fixes of hv_storvsc and ata_piix"
+            yield Found(what, kernel.evidence, severity=Severity.ADVICE)
+
+
+def judge_nvme(subject: Subject) -> Iterator[Found]:
+    """Look for what remote NVMe disks need: the driver at hand, a long time-out, generation 2."""
+    severity = Severity.FAILS if subject.purpose.nvme else None
+    for kernel in subject.kernels:
+        lacking = [name for name in NEEDED_FOR_NVME if kernel.driver(name) is Driver.ABSENT]
+        if lacking:
+            yield Found(f"kernel {kernel.release} has no {', '.join(lacking)}", kernel.evidence, severity=severity)
+    for found in _lacking_in_initramfs(subject, NEEDED_FOR_NVME):
+        yield found._replace(severity=severity, fix=NVME_INITRAMFS_FIX)
+    rules = any(subject.tree.glob(f"{directory}/*azure-disk.rules") for directory in RULE_DIRECTORIES)
+    for line in subject.command_lines_in_use:
+        if not rules and (line.last("nvme_core.io_timeout") or "0") < NVME_TIMEOUT:
+            what = "the time-out of NVMe disks is the kernel's 30 s: a host that recovers takes longer"
+            yield Found(what, line.file, line.line, severity=Severity.RISK if subject.purpose.nvme else Severity.ADVICE)
+    if subject.purpose.nvme and subject.disk and "V2" not in subject.disk.layout.generations:
+        yield Found("sizes with remote NVMe disks are generation 2 alone", subject.disk.path, severity=severity)
+
+
+def judge_boot_files(subject: Subject) -> Iterator[Found]:
+    """Look for what the boot loader names and is not there."""
+    for started in subject.started:
+        for path in started.missing:
+            yield Found(f"the boot loader starts {path}, which is not there", started.entry.file, started.entry.line)
+
+
+def judge_signatures(subject: Subject) -> Iterator[Found]:
+    """Look for signatures on the first loader and on each kernel; who signed them is not looked at."""
+    if not subject.may_be_generation_2:
+        return
+    severity = Severity.FAILS if subject.purpose.trusted_launch else None
+    paths = subject.tree.glob(*FALLBACK)
+    paths += [started.kernel.image for started in subject.started if started.kernel and started.kernel.image]
+    paths += [started.entry.file for started in subject.started if started.unified]
+    for path in dict.fromkeys(paths):
+        with subject.tree.open(path) as file:
+            pe = parse_pe(lambda offset, length, file=file: _pread(file, offset, length))  # type: ignore[misc]
+        if pe is None or not pe.signed:
+            what = f"{'not signed' if pe else 'no EFI program'}: Secure Boot does not start it"
+            yield Found(what, path, severity=severity)
+
+
+def _pread(file: BinaryIO, offset: int, length: int) -> bytes:
+    return os.pread(file.fileno(), length, offset)
+
+
+def _switched_off(subject: Subject, module: str) -> Iterator[tuple[str, int, str]]:
+    """Yield the lines of modprobe's configuration that keep a module from being loaded."""
+    off = re.compile(rf"install\s+{module}\s+/(usr/)?bin/(true|false)|blacklist\s+{module}$")
+    for path in subject.tree.glob(*MODPROBE):
+        for number, line in subject.tree.lines(path):
+            if off.match(line):
+                yield path, number, line
+
+
 def _lacking(subject: Subject, drivers: tuple[str, ...]) -> Iterator[Found]:
     if not subject.kernels:
         yield Found("not judged: there is no kernel in it", severity=Severity.UNKNOWN)
@@ -99,9 +193,7 @@ def _is_hostonly(subject: Subject, started: Started) -> bool:
     return any("hostonly" in text or "--hostonly" in text or " -H" in text for text in parameters)
 
 
-def _version_text(kernel: Kernel) -> str:
-    return ".".join(map(str, kernel.version))
-
+NVME_INITRAMFS_FIX = "Add nvme and nvme_core to the initramfs, as hv_storvsc is, and build it anew."
 
 CHECKS = (
     Check(
@@ -130,5 +222,71 @@ CHECKS = (
         "https://learn.microsoft.com/azure/virtual-machines/linux/no-agent; azure-docs#12407",
         judge_optical,
         KERNEL_FIX,
+    ),
+    Check(
+        "kernel-vfat",
+        Severity.FAILS,
+        "for generation 2, every kernel has vfat",
+        "The EFI system partition is vfat: where fstab mounts it, the boot ends in emergency mode without the driver.",
+        GENERIC,
+        judge_vfat,
+        "Remove the line from modprobe.d, or set CONFIG_VFAT_FS in the kernel's configuration.",
+    ),
+    Check(
+        "kernel-udf",
+        Severity.ADVICE,
+        "where waagent or cloud-init provisions, the kernel has udf",
+        "They mount the provisioning media, which is UDF. minprov reads it without the kernel.",
+        "https://learn.microsoft.com/azure/virtual-machines/linux/create-upload-generic",
+        judge_udf,
+        "Remove the line from modprobe.d (hardening guides add it), or let minprov provision.",
+    ),
+    Check(
+        "kernel-age",
+        Severity.RISK,
+        "kernels are 4.4 or later; one before 2.6.37 needs numa=off",
+        "Older ones lack fixes of the drivers that reach the disks, unless the distribution added them.",
+        GENERIC,
+        judge_age,
+        "Take a later kernel, or append numa=off to its command line.",
+    ),
+    Check(
+        "nvme",
+        Severity.RISK,
+        "nvme is at hand when the root disk is looked for, nvme_core.io_timeout=240 is on the command line",
+        "Sizes of version 6 and later have their disks by NVMe alone, and ask for an image that says so.",
+        "https://learn.microsoft.com/azure/virtual-machines/enable-nvme-interface",
+        judge_nvme,
+        "Append nvme_core.io_timeout=240 to the kernel's command line, or install azure-vm-utils.",
+    ),
+    Check(
+        "boot-files",
+        Severity.FAILS,
+        "every kernel and initramfs that the boot loader names is there",
+        "The boot loader stops where it cannot read them.",
+        "UAPI.1 Boot Loader Specification",
+        judge_boot_files,
+        {
+            "debian": "update-initramfs -u -k all; update-grub",
+            "rhel": "kernel-install add-all; grub2-mkconfig -o /boot/grub2/grub.cfg",
+            "suse": "dracut -f --regenerate-all; grub2-mkconfig -o /boot/grub2/grub.cfg",
+            "arch": "mkinitcpio -P; grub-mkconfig -o /boot/grub/grub.cfg",
+            "alpine": "mkinitfs; update-extlinux",
+            "other": "Make the boot loader's configuration anew.",
+        },
+    ),
+    Check(
+        "secure-boot",
+        Severity.RISK,
+        "for generation 2, the boot loader and each kernel are signed",
+        "Trusted Launch, Azure's default for generation 2, has Secure Boot: it starts nothing that is not signed.",
+        "https://learn.microsoft.com/azure/virtual-machines/trusted-launch",
+        judge_signatures,
+        {
+            "debian": "apt install shim-signed grub-efi-amd64-signed linux-image-amd64; grub-install --removable",
+            "rhel": "dnf install shim-x64 grub2-efi-x64 kernel-core",
+            "suse": "zypper install shim grub2-x86_64-efi kernel-default; shim-install --removable",
+            "other": "Sign them by a key that the image definition brings, or create VMs of --security-type Standard.",
+        },
     ),
 )

@@ -1,24 +1,187 @@
-"""Checks of what a machine leaves behind in an image of it: identities, secrets, traces of its builder."""
+"""Checks of what a machine leaves behind in an image of it: identities, secrets, traces of its builder.
+
+On the running machine they are told and no more: it has a right to its identity until it is made an image of.
+"""
 
 from __future__ import annotations
 
+import fnmatch
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from minprov.formats.accounts import has_empty_password, uid_max, uid_min
 from minprov.image.findings import Check, Found, Severity
+from minprov.machine.provisioners import UNIT_DIRECTORIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from minprov.image.subject import Subject
 
+DISABLE_PROVISIONING = "https://learn.microsoft.com/azure/virtual-machines/linux/disable-provisioning"
+WAAGENT = "WALinuxAgent: azurelinuxagent/pa/deprovision/default.py"
 MACHINE_ID = "/etc/machine-id"
+DBUS_ID = "/var/lib/dbus/machine-id"
+PRESETS = ("/etc/systemd/system-preset/*.preset", "/usr/lib/systemd/system-preset/*.preset")
+SHOWN_UNITS = 5
+LARGE_LOG = 64 << 10
+_KEY_LINE = re.compile(r"(ssh-|ecdsa-|sk-)\S+ \S+")
+_LOCAL_NAMES = (
+    "localhost",
+    "localhost.localdomain",
+    "debian",
+    "ubuntu",
+    "alpine",
+    "archlinux",
+    "gentoo",
+    "fedora",
+    "host",
+)
 
 
 def judge_machine_id(subject: Subject) -> Iterator[Found]:
     """Look for an id that all VMs of the image would share."""
     contents = (subject.tree.text(MACHINE_ID) or "").strip()
     if contents and contents != "uninitialized":
-        yield Found("the image has a machine id", MACHINE_ID, 1)
+        yield _left(subject, "the image has a machine id", MACHINE_ID, 1)
+
+
+def judge_presets(subject: Subject) -> Iterator[Found]:
+    """Look for a first boot in systemd's sense, and name the services that it switches on, or minprov off."""
+    if not subject.services.systemd:
+        return
+    contents = subject.tree.text(MACHINE_ID)
+    if contents is not None and contents.strip() != "uninitialized":
+        return
+    enabled, disabled = _changed_by_presets(subject)
+    state = "is not there" if contents is None else "says uninitialized"
+    if enabled:
+        more = f" and {len(enabled) - SHOWN_UNITS} more" if len(enabled) > SHOWN_UNITS else ""
+        names = ", ".join(enabled[:SHOWN_UNITS])
+        yield Found(f"the machine id {state}: the first boot enables {names}{more}, which are disabled", MACHINE_ID)
+    if "minprov.service" in disabled:
+        what = f"the machine id {state}: the first boot disables minprov.service by a preset"
+        yield Found(what, MACHINE_ID, severity=Severity.FAILS)
+
+
+def judge_dbus_id(subject: Subject) -> Iterator[Found]:
+    """Look for a second machine id."""
+    contents = subject.tree.text(DBUS_ID) if subject.tree.link(DBUS_ID) is None else None
+    if contents:
+        yield _left(subject, "D-Bus has a machine id of its own", DBUS_ID, 1)
+
+
+def judge_passwords(subject: Subject) -> Iterator[Found]:
+    """Look for accounts that anybody can enter, and for a password that all VMs would share."""
+    passwd, shadow = subject.tree.text("/etc/passwd") or "", subject.tree.text("/etc/shadow") or ""
+    for number, line in enumerate(passwd.splitlines(), 1):
+        name = line.partition(":")[0]
+        if name and has_empty_password(passwd, shadow, name):
+            yield Found(f"{name} has an empty password", "/etc/passwd", number)
+    for number, line in enumerate(shadow.splitlines(), 1):
+        fields = line.split(":")
+        if len(fields) > 1 and fields[1][:1] in ("$", "_"):
+            yield _left(subject, f"{fields[0]} has a password, the same in each VM", "/etc/shadow", number)
+
+
+def judge_users(subject: Subject) -> Iterator[Found]:
+    """Look for people's accounts, of whoever built the image."""
+    definitions = subject.tree.text("/etc/login.defs") or ""
+    low, high = uid_min(definitions), uid_max(definitions)
+    for number, line in enumerate((subject.tree.text("/etc/passwd") or "").splitlines(), 1):
+        fields = line.split(":")
+        if len(fields) > 3 and fields[2].isdecimal() and low <= int(fields[2]) <= high:
+            yield _left(subject, f"{fields[0]} is the account of a person (uid {fields[2]})", "/etc/passwd", number)
+
+
+def judge_keys(subject: Subject) -> Iterator[Found]:
+    """Look for keys that open every VM of the image."""
+    for path in subject.tree.glob(
+        "/root/.ssh/authorized_keys", "/root/.ssh/authorized_keys2", "/home/*/.ssh/authorized_keys"
+    ):
+        for number, line in subject.tree.lines(path):
+            if _KEY_LINE.search(line):
+                yield _left(subject, "a key opens each VM of the image", path, number)
+
+
+def judge_hostname(subject: Subject) -> Iterator[Found]:
+    """Look for the name of the machine that built the image, and what was resolved by it."""
+    name = (subject.tree.text("/etc/hostname") or "").strip()
+    if name and name.partition(".")[0] not in _LOCAL_NAMES:
+        for number, line in subject.tree.lines("/etc/hosts"):
+            if name in line.split()[1:] and not line.startswith(("127.", "::1")):
+                yield _left(
+                    subject, f"{name} stands for an address of the machine that built the image", "/etc/hosts", number
+                )
+
+
+def judge_resolver(subject: Subject) -> Iterator[Found]:
+    """Look for name servers of the network in which the image was built."""
+    path = "/etc/resolv.conf"
+    if subject.tree.link(path) is None:
+        for number, line in subject.tree.lines(path):
+            words = line.split()
+            if (
+                words[0] == "nameserver"
+                and len(words) > 1
+                and not words[1].startswith(("127.", "168.63.129.16", "::1"))
+            ):
+                yield _left(
+                    subject, f"the name server is {words[1]}, of the network where the image was built", path, number
+                )
+
+
+def judge_logs(subject: Subject) -> Iterator[Found]:
+    """Look for logs and dumps of the machine that built the image."""
+    for path in subject.tree.walk("/var/log"):
+        found = subject.tree.stat(path)
+        if found and found.st_size > LARGE_LOG:
+            yield _left(subject, "a log of the machine that built the image", path)
+    for path in subject.tree.glob("/var/crash/*", "/var/lib/systemd/coredump/*", "/core"):
+        yield _left(subject, "a dump of a program's memory", path)
+
+
+def _files(what: str, *patterns: str, but: str = "") -> Callable[[Subject], Iterator[Found]]:
+    """Return a function that yields each regular file that is not empty."""
+
+    def judge(subject: Subject) -> Iterator[Found]:
+        for path in subject.tree.glob(*patterns):
+            found = subject.tree.stat(path)
+            if found and found.st_size and subject.tree.is_file(path) and not (but and fnmatch.fnmatch(path, but)):
+                yield _left(subject, what, path)
+
+    return judge
+
+
+def _left(subject: Subject, what: str, file: str, line: int | None = None) -> Found:
+    return Found(what, file, line, severity=Severity.TOLD if subject.tree.live else None)
+
+
+def _changed_by_presets(subject: Subject) -> tuple[list[str], list[str]]:
+    """Return the services that presets enable and that are disabled, and the other way round (systemd.preset(5))."""
+    tree, services = subject.tree, subject.services
+    by_name = {path.rpartition("/")[2]: path for path in reversed(tree.glob(*PRESETS))}
+    rules = [line.split() for name in sorted(by_name) for _, line in tree.lines(by_name[name])]
+    units = {
+        name
+        for directory in UNIT_DIRECTORIES
+        if not directory.startswith("/run")
+        for name in tree.names(directory)
+        if name.endswith(".service") and "@" not in name and tree.link(f"{directory}/{name}") is None
+    }
+    enabled, disabled = [], []
+    for unit in sorted(units):
+        path = services.unit(unit)
+        if path is None or not tree.is_file(path) or not re.search(r"^WantedBy=", tree.text(path) or "", re.MULTILINE):
+            continue
+        wanted = next((rule[0] for rule in rules if len(rule) > 1 and fnmatch.fnmatch(unit, rule[1])), "enable")
+        starts = services.starts(unit) is not None
+        if wanted == "enable" and not starts and not services.is_masked(unit):
+            enabled.append(unit)
+        elif wanted == "disable" and starts:
+            disabled.append(unit)
+    return enabled, disabled
 
 
 CHECKS = (
@@ -30,5 +193,179 @@ CHECKS = (
         "machine-id(5)",
         judge_machine_id,
         "truncate -s 0 /etc/machine-id",
+    ),
+    Check(
+        "first-boot-presets",
+        Severity.RISK,
+        "the first boot switches no service on or off by presets",
+        "Where the machine id is absent or uninitialized, systemd applies presets; without one it enables a service.",
+        "machine-id(5), systemd.preset(5)",
+        judge_presets,
+        "truncate -s 0 /etc/machine-id, which is no first boot; or end /etc/systemd/system-preset/99-none.preset with "
+        "`disable *`.",
+    ),
+    Check(
+        "dbus-id",
+        Severity.RISK,
+        "/var/lib/dbus/machine-id is absent or a link to /etc/machine-id",
+        "D-Bus would have one id in all VMs, and another than the rest of the system.",
+        "dbus-uuidgen(1)",
+        judge_dbus_id,
+        "ln -sf /etc/machine-id /var/lib/dbus/machine-id",
+    ),
+    Check(
+        "random-seed",
+        Severity.RISK,
+        "no random seed and no credential secret",
+        "All VMs of the image would begin with the same seed, and could read each other's encrypted credentials.",
+        "systemd-random-seed.service(8), systemd-creds(1)",
+        _files(
+            "a secret that is to be each machine's own",
+            *("/var/lib/systemd/random-seed", "/var/lib/systemd/credential.secret", "/var/lib/urandom/random-seed"),
+            *("/var/lib/seedrng/seed.*", "/var/lib/random-seed"),
+        ),
+        "Delete the file.",
+    ),
+    Check(
+        "dhcp-leases",
+        Severity.RISK,
+        "no DHCP leases and client ids",
+        "A VM would ask for the address of the machine that built the image, under that one's name.",
+        WAAGENT,
+        _files(
+            "a DHCP lease or client id",
+            *("/var/lib/dhclient/*", "/var/lib/dhcp/*", "/var/lib/dhcpcd/*", "/var/lib/NetworkManager/*.lease"),
+            *("/var/lib/NetworkManager/internal-*", "/var/lib/wicked/*", "/var/lib/systemd/network/*"),
+            "/etc/dhcpcd.duid",
+        ),
+        "Delete the files.",
+    ),
+    Check(
+        "agent-state",
+        Severity.RISK,
+        "no state of an agent that has provisioned the machine",
+        "An agent that believes that it has provisioned does nothing, or half of it.",
+        WAAGENT,
+        _files(
+            "state of an agent that has run here",
+            *("/var/lib/minprov/report.json", "/var/lib/minprov/ready/*", "/var/lib/minprov/applied/*"),
+            *("/var/lib/waagent/provisioned", "/var/lib/waagent/*.xml", "/var/lib/waagent/*.prv"),
+            *("/var/lib/cloud/instance/boot-finished", "/var/lib/cloud/data/*", "/var/lib/cloud/instances/*/*"),
+        ),
+        "rm -rf /var/lib/minprov /var/lib/waagent; cloud-init clean --logs --seed",
+    ),
+    Check(
+        "network-secrets",
+        Severity.RISK,
+        "no secret key of NetworkManager",
+        "It is to be each machine's own: stable addresses and client ids are made of it.",
+        "NetworkManager.conf(5)",
+        _files("NetworkManager's secret key", "/var/lib/NetworkManager/secret_key"),
+        "rm /var/lib/NetworkManager/secret_key",
+    ),
+    Check(
+        "histories",
+        Severity.RISK,
+        "no history of commands",
+        "Commands that built the image may have had secrets, and every user of a VM can become root.",
+        WAAGENT,
+        _files("a history of commands", "/root/.*history", "/home/*/.*history", "/root/.viminfo", "/root/.lesshst"),
+        "rm -f /root/.*history /home/*/.*history",
+    ),
+    Check(
+        "authorized-keys",
+        Severity.RISK,
+        "no authorized_keys",
+        "Whoever has the private key can enter every VM of the image.",
+        DISABLE_PROVISIONING,
+        judge_keys,
+        "Delete the file; a VM's keys come from its creation.",
+    ),
+    Check(
+        "passwords",
+        Severity.RISK,
+        "no account has a password, or an empty one",
+        "A password in an image is known to all who have the image. `passwd -d` makes it empty and does not lock it.",
+        DISABLE_PROVISIONING,
+        judge_passwords,
+        "usermod -p '*' NAME",
+    ),
+    Check(
+        "build-users",
+        Severity.RISK,
+        "no accounts of people",
+        "They would be in every VM; an administrator of the same name would get the account's files and rights.",
+        DISABLE_PROVISIONING,
+        judge_users,
+        "userdel -r NAME",
+    ),
+    Check(
+        "builder-name",
+        Severity.RISK,
+        "/etc/hosts has no address of the machine that built the image",
+        "The name of the VM would lead to a foreign address.",
+        WAAGENT,
+        judge_hostname,
+        "Delete the line from /etc/hosts.",
+    ),
+    Check(
+        "resolver",
+        Severity.RISK,
+        "/etc/resolv.conf has no name server of the builder's network",
+        "Until DHCP replaces it, if it does, names are asked of an address that does not answer: logins and sudo wait.",
+        WAAGENT,
+        judge_resolver,
+        "truncate -s 0 /etc/resolv.conf, or make it a link to the resolver's file",
+    ),
+    Check(
+        "logs",
+        Severity.RISK,
+        "no logs and memory dumps of the builder",
+        "They tell of the builder's machine and people, and are copied into every VM.",
+        WAAGENT,
+        judge_logs,
+        "find /var/log -type f -delete; rm -rf /var/crash/* /var/lib/systemd/coredump/*",
+    ),
+    Check(
+        "package-caches",
+        Severity.ADVICE,
+        "no downloaded packages",
+        "They take space in the image and in every VM.",
+        "apt-get(8), dnf(8), pacman(8)",
+        _files(
+            "a downloaded package",
+            *(
+                "/var/cache/apt/archives/*.deb",
+                "/var/cache/dnf/*/packages/*.rpm",
+                "/var/cache/yum/*/*/*/packages/*.rpm",
+            ),
+            *("/var/cache/zypp/packages/*/*/*.rpm", "/var/cache/pacman/pkg/*.pkg.tar*", "/var/cache/apk/*.apk"),
+        ),
+        {
+            "debian": "apt-get clean",
+            "rhel": "dnf clean all",
+            "suse": "zypper clean --all",
+            "arch": "pacman -Scc --noconfirm",
+            "alpine": "rm -f /var/cache/apk/*",
+            "other": "Delete the files.",
+        },
+    ),
+    Check(
+        "subscription",
+        Severity.RISK,
+        "no registration with the distributor",
+        "All VMs would be one machine to the distributor, which may lock it out.",
+        "subscription-manager(8), SUSEConnect(8), pro(1)",
+        _files(
+            "the identity of a registered machine",
+            *("/etc/pki/consumer/*.pem", "/etc/zypp/credentials.d/SCCcredentials", "/etc/sysconfig/rhn/systemid"),
+            "/var/lib/ubuntu-advantage/private/machine-token.json",
+        ),
+        {
+            "debian": "pro detach",
+            "rhel": "subscription-manager unregister; subscription-manager clean",
+            "suse": "SUSEConnect --cleanup",
+            "other": "Delete the file.",
+        },
     ),
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 GENERIC = "https://learn.microsoft.com/azure/virtual-machines/linux/create-upload-generic"
 SERIAL = ("ttyS0", "ttyAMA0")
+LONG_DELAY = 10
 QUIET = ("rhgb", "quiet", "splash", "crashkernel=auto")
 
 COMMAND_LINE_FIX = {
@@ -45,6 +46,18 @@ def judge_quiet(subject: Subject) -> Iterator[Found]:
         words = [word for word in line.words if word in QUIET]
         if words:
             yield _found(f"the command line has {', '.join(words)}", line, " ".join(words))
+
+
+def judge_rootdelay(subject: Subject) -> Iterator[Found]:
+    """Look for rootdelay where the kernel itself mounts root: there it is a sleep, however early the disk appears."""
+    for started in subject.started:
+        line = started.command_line
+        delay = line.last("rootdelay") if line else None
+        has_initrd = bool(started.initrds or started.missing or started.unified)
+        if line and delay and delay.isdecimal() and int(delay) >= LONG_DELAY and not has_initrd:
+            yield Found(
+                f"the kernel sleeps for {delay} s before it mounts root", line.file, line.line, f"rootdelay={delay}"
+            )
 
 
 def _judged(subject: Subject) -> list[CommandLine]:
@@ -82,5 +95,14 @@ CHECKS = (
         judge_quiet,
         "Take these words out of the kernel's command line, in the file named, and make the boot loader's "
         "configuration anew.",
+    ),
+    Check(
+        "rootdelay",
+        Severity.RISK,
+        "rootwait in place of rootdelay where there is no initramfs",
+        "Without an initramfs the kernel waits that long at every boot; rootwait waits for the disk alone.",
+        "scylla-machine-image#957; Documentation/admin-guide/kernel-parameters.txt",
+        judge_rootdelay,
+        "Write rootwait in place of rootdelay=… on the kernel's command line.",
     ),
 )

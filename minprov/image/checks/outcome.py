@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
-from minprov.image.checks import kernel, leftovers, login, messages
+from minprov.image.checks import agents, disk, kernel, leftovers, login, messages, network
 from minprov.image.findings import Check, Finding, Found, Severity, printable
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 CHECKS: tuple[Check, ...] = (
     *kernel.CHECKS,
     *messages.CHECKS,
+    *disk.CHECKS,
+    *network.CHECKS,
     *login.CHECKS,
+    *agents.CHECKS,
     *leftovers.CHECKS,
 )
 _ORDER = list(Severity)

@@ -1,0 +1,173 @@
+"""How the first NIC gets its address, by whichever network manager is started.
+
+Only what decides on Azure is read of each: whether it asks by DHCP, for which NIC, by name or by hardware address. The
+NIC of a VM is ``eth0``: hv_netvsc's devices have no slot or path for systemd to name them by
+(systemd.net-naming-scheme(7)).
+"""
+
+from __future__ import annotations
+
+import configparser
+import fnmatch
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from minprov.image.family import parse_assignments
+
+if TYPE_CHECKING:
+    from minprov.image.services import Services
+    from minprov.image.tree import Tree
+
+NIC = "eth0"
+DRIVER = "hv_netvsc"
+NETWORKD = ("/etc/systemd/network/*.network", "/usr/lib/systemd/network/*.network", "/lib/systemd/network/*.network")
+KEYFILES = ("/etc/NetworkManager/system-connections/*", "/usr/lib/NetworkManager/system-connections/*")
+IFCFG = ("/etc/sysconfig/network-scripts/ifcfg-*", "/etc/sysconfig/network/ifcfg-*")
+INTERFACES = ("/etc/network/interfaces", "/etc/network/interfaces.d/*")
+NETPLAN = ("/lib/netplan/*.yaml", "/usr/lib/netplan/*.yaml", "/etc/netplan/*.yaml")
+NETPLAN_PROGRAMS = ("/usr/sbin/netplan", "/usr/libexec/netplan", "/lib/netplan/generate")
+DEMONS = ("dhcpcd", "dhclient", "connman", "dhcpcd@eth0")
+"""DHCP clients that need no configuration."""
+_TRUE = ("yes", "true", "ipv4", "both", "1", "on")
+
+
+class Network(NamedTuple):
+    """What configures a NIC."""
+
+    manager: str
+    file: str
+    dhcp: bool
+    names: tuple[str, ...] = ()
+    """Patterns of the NICs that it is for; none: any."""
+    mac: str | None = None
+
+    @property
+    def is_for_nic(self) -> bool:
+        """Tell whether it is for the NIC of every new VM."""
+        return self.mac is None and (not self.names or any(fnmatch.fnmatch(NIC, name) for name in self.names))
+
+
+def read_networks(tree: Tree, services: Services) -> list[Network]:
+    """Return what configures NICs, of the managers that are started."""
+    found: list[Network] = []
+    if any(tree.exists(path) for path in NETPLAN_PROGRAMS):
+        found += [network for path in tree.glob(*NETPLAN) for network in _netplan(path, tree.text(path) or "")]
+    if services.starts("systemd-networkd"):
+        found += [_networkd(path, tree.text(path) or "") for path in tree.glob(*NETWORKD)]
+    if services.starts("NetworkManager", "networkmanager"):
+        found += _network_manager(tree)
+    elif services.starts("network", "wicked", "wickedd"):
+        found += [network for path in tree.glob(*IFCFG) if (network := _ifcfg(path, tree.text(path) or ""))]
+    if services.starts("networking", "ifup@eth0", "net.eth0", "network") or services.runs_program("ifup"):
+        found += [network for path in tree.glob(*INTERFACES) for network in _interfaces(path, tree.text(path) or "")]
+    for demon in DEMONS:
+        if place := services.starts(demon) or services.runs_program(demon):
+            found.append(Network(demon, place, dhcp=True))
+    if place := services.starts("net.eth0", "netifrc"):
+        found.append(Network("netifrc", place, dhcp="dhcp" in (tree.text("/etc/conf.d/net") or "dhcp")))
+    if place := services.runs_program("udhcpc"):
+        found.append(Network("udhcpc", place, dhcp=True))
+    return [network for network in found if network.names != ("lo",)]
+
+
+def _networkd(path: str, text: str) -> Network:
+    sections = _sections(text)
+    match = sections.get("match", {})
+    network = sections.get("network", {})
+    names = tuple(match.get("name", "").split())
+    names += tuple("eth0" if driver == DRIVER else "other" for driver in match.get("driver", "").split())
+    kinds = match.get("type", "").split()
+    if kinds and "ether" not in kinds and "*" not in kinds:
+        names = ("no-ethernet",)
+    mac = match.get("macaddress") or match.get("permanentmacaddress")
+    return Network("systemd-networkd", path, network.get("dhcp", "").lower() in _TRUE, names, mac)
+
+
+def _network_manager(tree: Tree) -> Iterator[Network]:
+    found = False
+    for path in tree.glob(*KEYFILES):
+        sections = _sections(tree.text(path) or "")
+        connection = sections.get("connection", {})
+        ethernet = sections.get("ethernet") or sections.get("802-3-ethernet") or {}
+        if connection.get("type") not in ("ethernet", "802-3-ethernet"):
+            continue
+        found = True
+        dhcp = sections.get("ipv4", {}).get("method", "auto") == "auto"
+        names = (connection["interface-name"],) if connection.get("interface-name") else ()
+        yield Network("NetworkManager", path, dhcp, names, ethernet.get("mac-address"))
+    for path in tree.glob(IFCFG[0]):
+        if network := _ifcfg(path, tree.text(path) or ""):
+            found = True
+            yield network
+    # Without a connection of its own a NIC gets one, which asks by DHCP (NetworkManager.conf(5), no-auto-default).
+    configuration = tree.glob("/etc/NetworkManager/NetworkManager.conf", "/etc/NetworkManager/conf.d/*.conf")
+    configuration += tree.glob("/usr/lib/NetworkManager/conf.d/*.conf")
+    automatic = not any(
+        re.search(r"^no-auto-default\s*=\s*\*", tree.text(path) or "", re.MULTILINE) for path in configuration
+    )
+    if automatic or not found:
+        yield Network("NetworkManager", "/etc/NetworkManager/NetworkManager.conf", dhcp=automatic)
+
+
+def _ifcfg(path: str, text: str) -> Network | None:
+    values = parse_assignments(text)
+    name = values.get("DEVICE") or path.rpartition("ifcfg-")[2]
+    off = values.get("ONBOOT", "yes").lower() == "no" or values.get("STARTMODE", "auto").lower() in ("off", "manual")
+    if name == "lo" or off or values.get("TYPE", "Ethernet") not in ("Ethernet", ""):
+        return None
+    dhcp = values.get("BOOTPROTO", "none").lower().startswith("dhcp")
+    mac = values.get("HWADDR") or values.get("LLADDR")
+    return Network("ifcfg", path, dhcp, (name,), mac)
+
+
+def _interfaces(path: str, text: str) -> Iterator[Network]:
+    started = {
+        name
+        for line in text.splitlines()
+        if line.split()[:1] and line.split()[0] in ("auto", "allow-hotplug", "allow-auto")
+        for name in line.split()[1:]
+    }
+    for found in re.finditer(r"^\s*iface\s+(\S+)(?:\s+inet\s+(\S+))?", text, re.MULTILINE):
+        name, method = found[1], found[2]
+        if name != "lo" and method and (name in started or any(fnmatch.fnmatch(name, one) for one in started)):
+            yield Network("ifupdown", path, method == "dhcp", (name,))
+
+
+def _netplan(path: str, text: str) -> Iterator[Network]:
+    """Yield the ethernets of a netplan file; of YAML no more than its indentation is read."""
+    current: dict[str, str] = {}
+    section, depth = "", -1
+    for line in [*text.splitlines(), "end:"]:
+        found = re.match(r"(\s*)([\w.*\"'-]+):\s*(.*)", line.split(" #")[0])
+        if not found or line.lstrip().startswith("#"):
+            continue
+        indent, key, value = len(found[1]), found[2].strip("\"'"), found[3].strip().strip("\"'")
+        if indent <= depth and current:
+            yield _netplan_network(path, current)
+            current, depth = {}, -1
+        if key in ("ethernets", "wifis", "bonds", "bridges", "vlans"):
+            section = key
+            section_depth = indent
+        elif section == "ethernets" and depth < 0 and indent > section_depth and not value:
+            current, depth = {"id": key}, indent
+        elif current:
+            current[key] = value
+
+
+def _netplan_network(path: str, values: dict[str, str]) -> Network:
+    has_match = "match" in values
+    name = values.get("name") or (None if has_match else values["id"])
+    names = (name,) if name else ()
+    if values.get("driver") and values["driver"] != DRIVER:
+        names = ("other",)
+    return Network("netplan", path, values.get("dhcp4", "").lower() in _TRUE, names, values.get("macaddress"))
+
+
+def _sections(text: str) -> dict[str, dict[str, str]]:
+    parser = configparser.RawConfigParser(strict=False, allow_no_value=True, comment_prefixes=("#", ";"))
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        return {}
+    return {name.lower(): {key: value or "" for key, value in parser.items(name)} for name in parser.sections()}
