@@ -25,6 +25,7 @@ from minprov.gather import Sources, find_drive, open_transport
 from minprov.machine import markers
 from minprov.machine.account_locks import clear_up_after_killed_tools
 from minprov.machine.blocking import in_thread
+from minprov.machine.file_systems import volatile_file_system
 from minprov.machine.files import file_error
 from minprov.machine.identity import Identity
 from minprov.machine.provisioners import enabled_provisioners
@@ -109,6 +110,7 @@ class Run:
 
     async def _provision(self, *, force: bool) -> None:
         self._make_state_directory()
+        self._note_volatile_state()
         clear_up_after_killed_tools(self._system)
         self._refuse_other_provisioners()
         if not force and self._holds(markers.APPLIED):
@@ -147,6 +149,7 @@ class Run:
 
     async def _preview(self) -> None:
         async with self._sources() as sources:
+            self._note_volatile_state()
             early = await sources.enough()
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRY_RUN_GRACE):
@@ -308,6 +311,13 @@ class Run:
                 pass
         except OSError as error:
             raise file_error(error, self._options.state_dir) from error
+
+    def _note_volatile_state(self) -> None:
+        with suppress(OSError):
+            kind = volatile_file_system(self._state_dir) if self._system.live else None
+            if kind:
+                directory = self._options.state_dir
+                self.result.note(f"{directory} is on {kind}: the next boot will not know what this one did")
 
     def _holds(self, fact: str) -> bool:
         return self._uuid is not None and markers.holds(self._state_dir, fact, self._uuid)

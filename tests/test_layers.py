@@ -61,7 +61,17 @@ INSIDE = {
         {"superblocks"},
     ),
     "machine": (
-        {"account_locks", "blocking", "child_process", "directories", "identity", "paths", "processes", "tools"},
+        {
+            "account_locks",
+            "blocking",
+            "child_process",
+            "directories",
+            "file_systems",
+            "identity",
+            "paths",
+            "processes",
+            "tools",
+        },
         {"proxy_agent"},
         {"files", "markers"},
         {"system"},

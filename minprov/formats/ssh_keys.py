@@ -29,10 +29,10 @@ KEY_LINE = re.compile(
     rf"(?:(?!{TYPE}[ \t])(?P<options>{OPTION}(?:,{OPTION})*+)[ \t]++)?"
     rf"(?P<type>{TYPE})[ \t]+(?P<base64>[A-Za-z0-9+/]+={{0,2}})(?:[ \t]+(?P<comment>.*))?"
 )
-# A comment that holds a key: the base64 of every key begins with the length of its type's name.
-JOINED_KEY = re.compile(rf"(?<![^ \t]){TYPE}[ \t]+AAAA[A-Za-z0-9+/]{{20}}")
+# A comment that holds a key: the base64 of every key begins with the length of its type's name. Compiled where needed.
+JOINED_KEY = rf"(?<![^ \t]){TYPE}[ \t]+AAAA[A-Za-z0-9+/]{{20}}"
 # Seen where a key went through a shell or a template: backslash and n, at the end of a line or before the next key.
-ESCAPED_LINE_BREAK = re.compile(rf"(?:\\r)?\\n(?=[ \t]*(?:$|\\|{TYPE}[ \t]))", re.MULTILINE)
+ESCAPED_LINE_BREAK = rf"(?m:(?:\\r)?\\n(?=[ \t]*(?:$|\\|{TYPE}[ \t])))"
 CONTINUATION = re.compile(r"[A-Za-z0-9+/=]+(?P<comment>[ \t].*)?")
 BEGIN = re.compile(r"-----BEGIN (?P<pem>[A-Z0-9 ]+)-----|---- BEGIN (?P<rfc4716>[A-Z0-9 ]+) ----")
 
@@ -91,7 +91,9 @@ def normalise_keys(
     if len(text) > MAX_CHARACTERS:
         refuse(f"it has more than {MAX_CHARACTERS} characters")
         return ()
-    text = ESCAPED_LINE_BREAK.sub("\n", text.removeprefix("\N{BYTE ORDER MARK}"))
+    text = text.removeprefix("\N{BYTE ORDER MARK}")
+    if "\\n" in text:
+        text = re.sub(ESCAPED_LINE_BREAK, "\n", text)
     lines = [line.strip() for line in LINE_BREAK.split(text)]
     keys: list[str] = []
     end = 0
@@ -173,7 +175,7 @@ def _from_line(line: str) -> Iterator[str]:
     if key_type != match["type"]:
         raise ValueError(f"it says {excerpt(match['type'])}, but the key is {key_type}")
     comment = match["comment"] or ""
-    joined = JOINED_KEY.search(comment)
+    joined = re.search(JOINED_KEY, comment) if " AAAA" in comment else None
     yield _line(blob, options=match["options"] or "", comment=comment[: joined.start()] if joined else comment)
     if joined:
         yield from _from_line(comment[joined.start() :])

@@ -20,7 +20,6 @@ from minprov.properties.published_hostname import note_running_clients
 logger = logging.getLogger(__name__)
 
 FILE, HOSTS = "/etc/hostname", "/etc/hosts"
-LOOPBACK = re.compile(r"[ \t]*(?:127\.[0-9.]+|::1)[ \t]")
 
 
 async def inspect(system: System, action: SetHostname) -> Inspection:
@@ -49,7 +48,11 @@ def renamed(hosts: str, old: str, new: str) -> str:
     """Return the hosts file with the new name for the old one where it stands for a loopback address, domains kept."""
     name = re.compile(rf"(?<=[ \t]){re.escape(old)}(?=[ \t.\n]|$)")
     lines = hosts.splitlines(keepends=True)
-    return "".join(_renamed_line(line, name, new) if LOOPBACK.match(line) else line for line in lines)
+    return "".join(_renamed_line(line, name, new) if _is_loopback(line) else line for line in lines)
+
+
+def _is_loopback(line: str) -> bool:
+    return line.lstrip().startswith(("127.", "::1 ", "::1\t"))
 
 
 def _renamed_line(line: str, name: re.Pattern[str], new: str) -> str:
@@ -61,7 +64,7 @@ async def _rename_in_hosts(system: System, hostname: str) -> None:
     old_names = {system.read_text(FILE).strip(), socket.gethostname() if system.live else ""} - {hostname, ""}
     hosts = changed = system.read_text(HOSTS)
     for old in sorted(old_names):
-        if not old.startswith("localhost"):
+        if old in hosts and not old.startswith("localhost"):
             changed = renamed(changed, old, hostname)
     if changed == hosts:
         return
