@@ -33,12 +33,9 @@ ASIDE_KEY = "/run/key"
 class Settings:
     """The settings in force for one connection, by their names in lower case; lists have several values."""
 
-    def __init__(self, connection: dict[str, str], printed: str) -> None:
+    def __init__(self, connection: dict[str, str], values: dict[str, list[str]]) -> None:
         self.connection = connection
-        self._values: dict[str, list[str]] = {}
-        for line in printed.splitlines():
-            name, _, value = line.partition(" ")
-            self._values.setdefault(name.lower(), []).append(value.strip())
+        self._values = values
 
     def all(self, *names: str) -> list[str]:
         """Return the values of the first name that sshd knows: older ones have other names."""
@@ -90,7 +87,7 @@ async def ask_sshd(system: System, username: str, groups: tuple[str, ...] = ()) 
                     if os.geteuid() == 0:
                         raise
                     return None
-            answers.append(system.answers[key])
+            answers.append(Settings(connection, system.answers[key]))
     return answers
 
 
@@ -136,7 +133,7 @@ def groups_of_user(system: System, username: str, planned: tuple[str, ...] = ())
     return names
 
 
-async def _ask(system: System, sshd: list[str], connection: dict[str, str]) -> Settings:
+async def _ask(system: System, sshd: list[str], connection: dict[str, str]) -> dict[str, list[str]]:
     words = ",".join(f"{word}={value}" for word, value in connection.items())
     try:
         printed = await _print_settings(system, sshd, words)
@@ -145,7 +142,11 @@ async def _ask(system: System, sshd: list[str], connection: dict[str, str]) -> S
             raise
         # Before OpenSSH 7.7 there were no routing domains.
         printed = await _print_settings(system, sshd, words.removesuffix(",rdomain="))
-    return Settings(connection, printed)
+    values: dict[str, list[str]] = {}
+    for line in printed.splitlines():
+        name, _, value = line.partition(" ")
+        values.setdefault(name.lower(), []).append(value.strip())
+    return values
 
 
 async def _print_settings(system: System, sshd: list[str], words: str) -> str:

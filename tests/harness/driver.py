@@ -224,13 +224,23 @@ def _put_media(run: Run, machine: Machine) -> None:
 
 
 async def _start(run: Run, case: Case, machine: Machine) -> Ended:
-    command = ["chroot", *([f"--userspec={run.user}"] if run.user else []), machine.root]
+    provisions = not run.arguments or run.arguments[0].startswith("-")
+    by_the_unit = provisions and not {"--root", "--dry-run"} & set(run.arguments)
+    # strace(1) is more than the unit allows.
+    sandbox = machine.sandbox if by_the_unit and not (run.user or run.inject or case.trace) else None
+
+    def enter() -> None:
+        os.chroot(machine.root)
+        os.chdir("/")
+        if sandbox:
+            sandbox.enter()
+
+    command = ["chroot", f"--userspec={run.user}", "/"] if run.user else []
     if run.inject:
         command += ["strace", "-f", "-qq", "-o", "/dev/null", *shlex.split(run.inject)]
     if case.trace:
         command += ["strace", "-f", "-q", "-e", "trace=execve", "-v", "-s", "65536", "-o", "/mnt/trace"]
     command += [*machine.program, *run.arguments]
-    provisions = not run.arguments or run.arguments[0].startswith("-")
     if provisions and run.media not in ("none", "drive") and "--media" not in run.arguments:
         command += ["--media", MEDIA]
     if provisions and "--timeout" not in run.arguments:
@@ -245,7 +255,7 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
-        cwd=machine.root,
+        preexec_fn=enter,
         start_new_session=True,
     )
     try:

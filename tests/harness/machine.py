@@ -43,6 +43,7 @@ from .linux import (
     switch_interface,
     unshare,
 )
+from .sandbox import Sandbox
 
 HOSTNAME = "image"
 WIRESERVER, IMDS = "168.63.129.16", "169.254.169.254"
@@ -153,6 +154,7 @@ class Image:
         mount("image", directory, "tmpfs", options="mode=755")
         for name in ("image", "work", "root", "machine"):
             os.mkdir(f"{directory}/{name}")
+        self.sandbox = _make_sandbox() if privileged else None
         self.places = {path: path for path in _programs_elsewhere(program, HIDDEN[privileged])}
         if privileged:
             self._make_by_overlay()
@@ -207,6 +209,13 @@ class Image:
         for name in ("var/lib", "var/log", "var/tmp", "mnt"):
             os.makedirs(f"{self.directory}/image/{name}")
         _settle_etc(f"{self.directory}/image/etc")
+
+
+def _make_sandbox() -> Sandbox:
+    try:
+        return Sandbox()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Unavailable(f"the unit's limits cannot be had without systemd and libseccomp: {error}") from error
 
 
 def _leave_propagation() -> None:
@@ -270,6 +279,7 @@ class Machine:
 
     def __init__(self, image: Image, *, tree: bool) -> None:
         self.program = image.program
+        self.sandbox = image.sandbox
         self.root = f"{image.directory}/root"
         self._space = f"{image.directory}/machine"
         mount("machine", self._space, "tmpfs")
