@@ -137,7 +137,8 @@ class Tree:
             descriptor = os.open(resolved, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY)
         except OSError as error:
             raise _unreadable(path, error) from error
-        with os.fdopen(descriptor, "rb") as file:
+        # Without a buffer: a program that is given the file begins where it was put.
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ProvisioningError(Reason.IMAGE_UNREADABLE, path=path, detail="not a regular file")
             yield file

@@ -8,6 +8,9 @@ A line that begins with ``== `` names a file, and what follows is in it:
     == PATH fifo              a FIFO
     == PATH kernel RELEASE    an x86 kernel's header
     == PATH initramfs FORMAT  an archive of the files that are named; with ``NAME: TEXT`` they have contents
+    == PATH kernel-with-config RELEASE   the same with the configuration that follows in it, as CONFIG_IKCONFIG has it
+    == PATH signed            an EFI program with a signature
+    == + NAME                 all of trees/NAME.part
     == PATH uki RELEASE       a unified kernel image: the lines are its command line, then the files of its initramfs
 """
 
@@ -30,9 +33,15 @@ COMPRESSIONS = {
 
 def make_tree(name: str, root: Path) -> None:
     """Write the tree that is recorded under a name."""
-    for block in (TREES / f"{name}.tree").read_text().split("\n== ")[0:]:
-        head, _, body = block.removeprefix("== ").partition("\n")
-        if head.startswith("/"):
+    _make(TREES / f"{name}.tree", root)
+
+
+def _make(file: Path, root: Path) -> None:
+    for block in file.read_text().split("\n== ")[1:]:
+        head, _, body = block.partition("\n")
+        if head.startswith("+ "):
+            _make(TREES / f"{head[2:]}.part", root)
+        else:
             write_entry(root, head, body.strip("\n") + "\n" if body.strip() else "")
 
 
@@ -50,11 +59,15 @@ def write_entry(root: Path, head: str, body: str) -> None:
             os.mkfifo(path)
         case ["kernel", release]:
             path.write_bytes(kernel_image(release))
+        case ["kernel-with-config", release]:
+            path.write_bytes(kernel_image(release, body))
+        case ["signed"]:
+            path.write_bytes(unified_image("", "", b"", signed=True).replace(b".linux", b".other"))
         case ["initramfs", compression]:
             path.write_bytes(initramfs(body, compression))
         case ["uki", release]:
             options, _, files = body.partition("\n")
-            path.write_bytes(unified_image(release, options, initramfs(files, "zstd")))
+            path.write_bytes(unified_image(release, options, initramfs(files, "zstd"), signed=True))
         case [mode]:
             path.write_text(body)
             path.chmod(int(mode, 8))
@@ -64,12 +77,15 @@ def write_entry(root: Path, head: str, body: str) -> None:
             path.write_text(body)
 
 
-def kernel_image(release: str) -> bytes:
-    """Return as much of an x86 kernel as says which one it is."""
+def kernel_image(release: str, config: str = "") -> bytes:
+    """Return as much of an x86 kernel as says which one it is, and how it was configured."""
     image = bytearray(0x400)
+    payload = compressed(b"code" + b"IKCFG_ST" + gzip.compress(config.encode()) + b"IKCFG_ED" + bytes(9999), "zstd")
+    image[0x1F1] = 1
     image[0x202:0x206] = b"HdrS"
     image[0x20E:0x210] = (0x100).to_bytes(2, "little")
-    return bytes(image[:0x300]) + f"{release} (builder@host) #1 SMP".encode().ljust(256, b"\0")
+    version = f"{release} (builder@host) #1 SMP".encode().ljust(256, b"\0")
+    return bytes(image[:0x300]) + version + (payload if config else b"")
 
 
 def initramfs(listing: str, compression: str) -> bytes:
