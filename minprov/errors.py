@@ -230,6 +230,12 @@ class Reason(Enum):
         "The user exists in the image with a uid below UID_MIN or above UID_MAX, or is nobody.",
         "Choose another administrator name, or set `user.allow-system-account = true`, which does not admit nobody.",
     )
+    FILE_SYSTEM_HANGS = (
+        "file system does not answer",
+        os.EX_IOERR,
+        "A look at the path in the message did not end: it may be on a network file system whose server is not there.",
+        "Mount it after provisioning, or give the account a home directory on a local file system.",
+    )
     HOME_REFUSED = (
         "home directory cannot be used",
         os.EX_OSERR,

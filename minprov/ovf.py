@@ -31,8 +31,10 @@ ANY_PASSWORD = {name.lower() for name in PASSWORD_ELEMENTS}
 PASSWORD_MAX_BYTES = 511  # PAM_MAX_RESP_SIZE is 512 with the NUL: a longer one could be set but not typed
 REDACTED = "REDACTED"  # cloud-init's word for a password taken out; WALinuxAgent writes asterisks
 
-START_TAG = re.compile(rb"""<[^>"']*(?:(?:"[^"]*"|'[^']*')[^>"']*)*>""")
-ATTRIBUTE = re.compile(rb"""\s+(?P<name>[^\s=]+)\s*=\s*(?:"[^"]*"|'[^']*')""")
+# Whoever made the document chose how long its tags are, so nothing here is looked at twice: no quantifier gives back
+# what it took, and a run of blanks is one match, whether or not an attribute follows.
+START_TAG = re.compile(rb"""<[^>"']*+(?:(?:"[^"]*+"|'[^']*+')[^>"']*+)*+>""")
+ATTRIBUTE = re.compile(rb"""\s++(?:(?P<name>[^\s=>/]++)\s*+=\s*+(?:"[^"]*+"|'[^']*+'))?""")
 
 
 def parse_ovf_env(data: bytes) -> OvfEnv:
@@ -90,7 +92,8 @@ def redact(data: bytes) -> bytes:
 
 
 def _namespace_only(attribute: re.Match[bytes]) -> bytes:
-    return attribute[0] if attribute["name"].partition(b":")[0] == b"xmlns" else b""
+    name: bytes | None = attribute["name"]
+    return attribute[0] if name is None or name.partition(b":")[0] == b"xmlns" else b""
 
 
 class _PasswordElements:

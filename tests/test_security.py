@@ -226,6 +226,9 @@ def test_modes_do_not_depend_on_the_umask(whole: WholeRun, umask: int) -> None:
     etc = whole.root / "etc"
     for name, text in (("passwd", f"{USER}:x:1000:1000::/home/{USER}:/bin/sh\n"), ("group", ""), ("sudoers", "")):
         (etc / name).write_text(text)
+    sudo = whole.root / "usr/bin/sudo"  # in a tree it is there to be found, and is not run
+    sudo.parent.mkdir(parents=True, exist_ok=True)
+    sudo.touch(0o755)
 
     async def test(platform: Emulator) -> None:
         earlier = os.umask(umask)

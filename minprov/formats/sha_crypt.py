@@ -24,6 +24,8 @@ SALT_LENGTH = 16
 DEFAULT_ROUNDS = 5000
 MIN_ROUNDS = 1000
 MAX_ROUNDS = 999_999_999
+MAX_VERIFIED_ROUNDS = 200_000
+"""A field with more, which takes more than a second, is not verified: it is taken for another password's."""
 
 
 def new_salt() -> str:
@@ -54,6 +56,8 @@ def verify(secret: Secret, hashed: str) -> bool:
     if match is None:
         return False
     rounds, salt = match.groups()
+    if rounds and int(rounds) > MAX_VERIFIED_ROUNDS:
+        return False
     return sha512_crypt(secret, salt, int(rounds) if rounds else None) == hashed
 
 

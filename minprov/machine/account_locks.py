@@ -25,7 +25,9 @@ def clear_up_after_killed_tools(system: System) -> None:
         etc = system.path("/etc")
         for name in (".pwd.lock", *DATABASE):
             with suppress(FileNotFoundError):
-                file = stack.enter_context(open(f"{etc}/{name}", "rb"))
+                # A FIFO, opened so, has no writer to wait for.
+                file = os.open(f"{etc}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                stack.callback(os.close, file)
                 fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         for name in os.listdir(etc):
             if _is_left_by_a_tool(name):

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 import aiofiles.os
+
+from minprov.errors import ProvisioningError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
 
+LOOK_LIMIT = 10.0
+"""Seconds for a look at files that may be on a file system that does not answer, such as a home directory."""
+
 
 async def in_thread(function: Callable[..., T], *args: object, **kwargs: object) -> T:
     """Run a blocking call beside the event loop."""
     result: T = await aiofiles.os.wrap(function)(*args, **kwargs)
     return result
+
+
+async def look(path: str, function: Callable[..., T], *args: object, **kwargs: object) -> T:
+    """Run a look at `path`, which others may have put on a file system that hangs, beside the loop and within bounds.
+
+    The thread is left behind where it does not come back.
+
+    Raises:
+        ProvisioningError: FILE_SYSTEM_HANGS after `LOOK_LIMIT` seconds; as the function does.
+
+    """
+    try:
+        async with asyncio.timeout(LOOK_LIMIT):
+            return await in_thread(function, *args, **kwargs)
+    except TimeoutError as error:
+        raise ProvisioningError(Reason.FILE_SYSTEM_HANGS, path=path, detail=f"no answer in {LOOK_LIMIT:g} s") from error

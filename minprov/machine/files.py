@@ -14,7 +14,8 @@ from contextlib import suppress
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
 
-MAX_FILE_SIZE = 16 << 20
+MAX_FILE_SIZE = 4 << 20
+"""More than any file of a system that is read here has; what is read in part must not be written back."""
 READ_SIZE = 1 << 16
 
 
@@ -24,11 +25,18 @@ def file_error(error: OSError, path: str) -> ProvisioningError:
     return ProvisioningError(reason, path=path, detail=error.strerror)
 
 
-def read_file(directory: int | None, name: str, *, follow: bool = False, owner: int | None = None) -> bytes | None:
+def read_file(
+    directory: int | None,
+    name: str,
+    *,
+    follow: bool = False,
+    owner: int | None = None,
+    limit: int = MAX_FILE_SIZE,
+) -> bytes | None:
     """Return the contents of a regular file in an open directory, or None when it is not there.
 
-    With an owner, who may make links, it must not be a second name of somebody else's file. Raises OSError, with ELOOP
-    for a link unless `follow`.
+    With an owner, who may move files and make links there, it must be the owner's: another's may be a second name of
+    what is kept elsewhere. Raises OSError: ELOOP for a link unless `follow`, EFBIG for a file above the limit.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     try:
@@ -38,11 +46,13 @@ def read_file(directory: int | None, name: str, *, follow: bool = False, owner: 
     # Calls of `os`, not a file object: that makes three times as many, and each may cost a wait for other threads.
     try:
         found = os.fstat(descriptor)
-        if owner is not None and found.st_nlink > 1 and found.st_uid != owner:
-            raise OSError(errno.EMLINK, "A second name for a file of another owner")
+        if owner is not None and found.st_uid != owner:
+            raise OSError(errno.EMLINK, f"It belongs to uid {found.st_uid}")
         contents = bytearray()
-        while len(contents) < MAX_FILE_SIZE and (piece := os.read(descriptor, READ_SIZE)):
+        while piece := os.read(descriptor, READ_SIZE):
             contents += piece
+            if len(contents) > limit:
+                raise OSError(errno.EFBIG, f"Larger than {limit} bytes")
         return bytes(contents)
     finally:
         os.close(descriptor)

@@ -117,10 +117,10 @@ class System:
         if not os.access(existing, os.W_OK):
             raise ProvisioningError(Reason.WRITE_FAILED, path=path, detail="read-only file system")
 
-    async def restore_label(self, path: str) -> None:
-        """Give a path, and all below it, the SELinux label its place calls for, where SELinux is on."""
+    async def restore_label(self, *paths: str, recursive: bool = False) -> None:
+        """Give what was written the SELinux label its place calls for, where SELinux is on."""
         if self.live and self.exists("/sys/fs/selinux/enforce") and (restorecon := find_tool("restorecon")):
-            await run_tool([restorecon, "-R", path])
+            await run_tool([restorecon, *(["-R"] if recursive else []), *paths])
 
     # -- tools ---------------------------------------------------------------------------------------------------------
 

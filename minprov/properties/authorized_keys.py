@@ -15,6 +15,7 @@ from minprov.actions import WriteAuthorizedKeys
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import Account, find_password_field
 from minprov.formats.ssh_keys import KEY_LINE, contains_all, merge_keys
+from minprov.machine.blocking import look
 from minprov.machine.files import file_error, read_file, replace_file, sync
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
@@ -25,6 +26,8 @@ from minprov.properties.user import SHADOW, set_password_field
 
 DEFAULT_FILES = ".ssh/authorized_keys"
 DIRECTORY_MODE, FILE_MODE, ROOTS_FILE_MODE = 0o700, 0o600, 0o644
+MAX_SIZE = 1 << 20
+"""More than a thousand keys. Beyond that sshd itself is slow, and so would be the look at each of them here."""
 
 
 async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
@@ -41,7 +44,7 @@ async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
         if _is_locked(system, account, answers):
             return Inspection(False, "the account is locked, which sshd minds where it does not use PAM")
         for files in _files_of(answers, account):
-            found = [_read_as_sshd(system, account, path) for path in files]
+            found = [await look(path, _read_as_sshd, system, account, path) for path in files]
             usable = "\n".join(contents for contents, fault in found if not fault)
             if not contains_all(usable, action.keys):
                 faults = [f"{path}: {fault}" for path, (_, fault) in zip(files, found, strict=True) if fault]
@@ -115,7 +118,8 @@ def _read_as_sshd(system: System, account: Account, path: str) -> tuple[str, str
     """
     try:
         with _directory(system, account, path, create=False) as (directory, above):
-            contents = read_file(directory, os.path.basename(path), owner=account.uid)
+            owner = account.uid if _is_below_home(path, account) else None
+            contents = read_file(directory, os.path.basename(path), owner=owner, limit=MAX_SIZE)
             if contents is None:
                 return "", "no file"
             file = os.stat(os.path.basename(path), dir_fd=directory, follow_symlinks=False)
@@ -153,14 +157,15 @@ async def _write(system: System, account: Account, path: str, keys: Sequence[str
     try:
         with _directory(system, account, path, create=True) as (directory, _):
             name = os.path.basename(path)
-            existing = (read_file(directory, name, owner=account.uid) or b"").decode(errors="surrogateescape")
-            merged = merge_keys(existing, keys).encode(errors="surrogateescape")
             own = _is_below_home(path, account)
+            contents = read_file(directory, name, owner=account.uid if own else None, limit=MAX_SIZE)
+            existing = (contents or b"").decode(errors="surrogateescape")
+            merged = merge_keys(existing, keys).encode(errors="surrogateescape")
             owner = (account.uid, account.gid) if own else (0, 0)
             await replace_file(directory, name, merged, mode=FILE_MODE if own else ROOTS_FILE_MODE, owner=owner)
     except OSError as error:
         raise file_error(error, path) from error
-    await system.restore_label(os.path.dirname(path) if _is_below_home(path, account) else path)
+    await system.restore_label(os.path.dirname(path), path)
 
 
 def _is_below_home(path: str, account: Account) -> bool:
@@ -187,16 +192,23 @@ def _directory(
                 if name == ".":
                     break
                 above.append(os.fstat(directory))
+                made = False
                 if create:
                     with suppress(FileExistsError):
                         os.mkdir(name, DIRECTORY_MODE, dir_fd=directory)
                         sync(".", directory)
+                        made = True
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 below = os.open(name, flags, dir_fd=directory)
                 os.close(directory)
                 directory = below
-                if create:
+                if made and not os.listdir(directory):  # else the user has put another of root's in its place
                     os.fchown(directory, account.uid, account.gid)
+                if (owner := os.fstat(directory).st_uid) != account.uid:
+                    raise ProvisioningError(
+                        Reason.HOME_REFUSED, username=account.name, path=parent, detail=f"it belongs to uid {owner}"
+                    )
+                if create:
                     os.fchmod(directory, DIRECTORY_MODE)
             yield directory, above
         finally:

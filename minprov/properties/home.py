@@ -49,8 +49,10 @@ def find_lack(system: System, account: Account) -> str | None:
     return f"{account.home} has mode {mode:04o}" if mode != _usable(mode) else None
 
 
-def ensure_home(system: System, account: Account, mode: int, *, new: bool) -> None:
+def ensure_home(system: System, account: Account, mode: int, *, new: bool) -> bool:
     """Make the directory, or give it a mode with which it is of use; `new` is an account that was just made.
+
+    Returns whether it was made.
 
     Raises:
         OSError: where that is not possible.
@@ -61,17 +63,18 @@ def ensure_home(system: System, account: Account, mode: int, *, new: bool) -> No
         _set_aside_what_is_left_over(system, account)
     lack = find_lack(system, account)
     if lack is None:
-        return
+        return False
     try:
         with system.directory(account.home) as home:
             descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=home)
     except FileNotFoundError:
         _make(system, account, mode)
-        return
+        return True
     try:
         os.fchmod(descriptor, _usable(stat.S_IMODE(os.fstat(descriptor).st_mode)))
     finally:
         os.close(descriptor)
+    return False
 
 
 def _usable(mode: int) -> int:

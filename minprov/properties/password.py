@@ -8,6 +8,7 @@ from minprov.actions import SetPassword
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import find_password_field
 from minprov.formats.sha_crypt import verify
+from minprov.machine.blocking import in_thread
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
 from minprov.properties.name_service import PASSWD
@@ -29,7 +30,8 @@ async def inspect(system: System, action: SetPassword) -> Inspection:
     if field == action.password_hash.reveal():
         return Inspection(True, "this one")
     if field.startswith("$"):
-        return Inspection(*((True, "this one") if verify(action.password, field) else (False, "another one")))
+        same = await in_thread(verify, action.password, field)
+        return Inspection(*((True, "this one") if same else (False, "another one")))
     return Inspection(False, "none")
 
 

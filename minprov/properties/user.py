@@ -18,7 +18,7 @@ from minprov.formats.accounts import (
     uid_max,
     uid_min,
 )
-from minprov.machine.blocking import in_thread
+from minprov.machine.blocking import look
 from minprov.machine.files import file_error
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
@@ -58,7 +58,7 @@ async def inspect(system: System, action: EnsureUser) -> Inspection:
         faults.append("its password is empty")
     if fault := account_state.find_fault(system, account):
         faults.append(fault)
-    if lack := home.find_lack(system, account):
+    if lack := await look(account.home, home.find_lack, system, account):
         faults.append(lack)
     if _journal(system, action) in (_creating(action), _joining(action)):
         faults.append("left half made by a run that was killed")
@@ -98,10 +98,11 @@ async def converge(system: System, action: EnsureUser) -> None:
     await system.sync(os.path.dirname(PASSWD))
     mode = home_mode(system.read_text(LOGIN_DEFS))
     try:
-        await in_thread(home.ensure_home, system, account, mode, new=new)
+        made = await look(account.home, home.ensure_home, system, account, mode, new=new)
     except OSError as error:
         raise file_error(error, account.home) from error
-    await system.restore_label(account.home)
+    if made:
+        await system.restore_label(account.home, recursive=True)
     await system.remove(action.journal)
 
 

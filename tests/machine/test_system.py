@@ -137,7 +137,7 @@ def test_removing_what_is_not_there_is_nothing(system: System, tmp_path: Path) -
 def test_a_tool_gets_its_stdin_and_a_built_environment(system: System) -> None:
     assert run(run_tool(["/bin/cat"], stdin=b"in")) == "in"
     environment = run(run_tool(["/usr/bin/env"])).splitlines()
-    assert sorted(line.split("=")[0] for line in environment) == ["HOME", "LANG", "PATH"]
+    assert sorted(line.split("=")[0] for line in environment) == ["HOME", "LANG", "PATH", "RES_OPTIONS"]
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
