@@ -64,7 +64,10 @@ def seconds(work: Callable[[int], object], length: int) -> float:
 
 @pytest.mark.parametrize("name", WORST)
 def test_the_worst_text_of_its_kind_takes_time_in_proportion(name: str) -> None:
-    length = 2_000
-    once = min(seconds(WORST[name], length) for _ in range(3))
-    eight = min(seconds(WORST[name], 8 * length) for _ in range(3))
-    assert eight <= 12 * max(once, 0.002), f"{once:.4f} s became {eight:.4f} s"
+    length, once, eight = 2_000, float("inf"), float("inf")
+    # The machine may be doing something else: what is quadratic never comes out otherwise, so the best of several counts.
+    for _ in range(8):
+        once, eight = min(once, seconds(WORST[name], length)), min(eight, seconds(WORST[name], 8 * length))
+        if eight <= 12 * max(once, 0.002):
+            return
+    pytest.fail(f"{once:.4f} s became {eight:.4f} s")
