@@ -65,7 +65,7 @@ def seconds(work: Callable[[int], object], length: int) -> float:
 @pytest.mark.parametrize("name", WORST)
 def test_the_worst_text_of_its_kind_takes_time_in_proportion(name: str) -> None:
     length, once, eight = 2_000, float("inf"), float("inf")
-    # The machine may be doing something else: what is quadratic never comes out otherwise, so the best of several counts.
+    # The machine may be doing something else, so the best of several counts: what is quadratic is so each time.
     for _ in range(8):
         once, eight = min(once, seconds(WORST[name], length)), min(eight, seconds(WORST[name], 8 * length))
         if eight <= 12 * max(once, 0.002):

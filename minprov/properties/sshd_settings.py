@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from minprov.errors import ProvisioningError
 from minprov.formats.accounts import existing_groups, groups_of
+from minprov.machine.files import file_error
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
 from minprov.properties.name_service import find_user
@@ -152,7 +153,11 @@ async def _ask(system: System, sshd: list[str], connection: dict[str, str]) -> d
 async def _print_settings(system: System, sshd: list[str], words: str) -> str:
     command = [*sshd, "-T", "-C", words]
     if not system.look_only:
-        os.makedirs(PRIVILEGE_SEPARATION_DIRECTORY, 0o755, exist_ok=True)
+        try:
+            with system.directory(PRIVILEGE_SEPARATION_DIRECTORY, make=0o755):
+                pass
+        except OSError as error:
+            raise file_error(error, PRIVILEGE_SEPARATION_DIRECTORY) from error
     elif os.geteuid() == 0 and (unshare := system.own_tool("unshare")):
         return await run_tool([*unshare, "--mount", "sh", "-c", ASIDE, "sh", *command, "-h", ASIDE_KEY])
     return await run_tool(command)
