@@ -20,7 +20,7 @@ from minprov.actions import (
     UnusableValue,
     WriteAuthorizedKeys,
 )
-from minprov.choice import is_complete
+from minprov.choice import has_all, is_complete
 from minprov.config import AskPassword, OnMissing, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.model import Evidence, Faults, InstanceMetadata, OvfEnv, Properties, Secret, SshPublicKey
@@ -30,6 +30,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBMcHWTvNl7ozF7F7qgeoSmDgBZ3zhZGPZBPf
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGcz6Xfi1Tvcs3uOx5Cj8fEGv5nLxb2lqCBKxkLWm1Zp"
 PASSWORD = Secret("correct horse")
 OVF = OvfEnv(hostname="media-host", username="media-user", password=PASSWORD)
+FULL = OVF._replace(disable_ssh_password_authentication=False, custom_data=b"c")
 INSTANCE = InstanceMetadata(
     computer_name="imds-host",
     admin_username="imds-user",
@@ -353,3 +354,23 @@ def test_complete_media_need_not_wait_for_imds(ovf: OvfEnv, complete: bool) -> N
 
 def test_media_without_a_user_are_complete_where_none_is_wanted() -> None:
     assert is_complete(OVF._replace(username=None, password=None), ALL_OFF)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "options", "all_there"),
+    [
+        (Evidence(ovf=FULL), Options(), True),
+        (Evidence(ovf=FULL._replace(custom_data=None)), Options(), False),  # there may be userData
+        (Evidence(ovf=FULL._replace(custom_data=None), custom_data_bin=b"c"), Options(), True),
+        (Evidence(ovf=FULL._replace(custom_data=None)), Options(custom_data=Policy.OFF), True),
+        (Evidence(ovf=FULL._replace(disable_ssh_password_authentication=None)), Options(), False),
+        (Evidence(ovf=FULL._replace(hostname=None)), Options(), False),
+        (Evidence(ovf=FULL._replace(hostname=None)), Options(hostname=Policy.OFF), True),
+        (Evidence(ovf=FULL._replace(username=None)), Options(), False),
+        (Evidence(), Options(), False),
+    ],
+)
+def test_imds_is_waited_for_only_where_it_has_something_to_add(
+    evidence: Evidence, options: Options, all_there: bool
+) -> None:
+    assert has_all(evidence, options) is all_there

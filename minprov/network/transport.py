@@ -113,41 +113,24 @@ class Transport:
         Raises `AttemptFailed`.
         """
         while True:
+            start = self._timeline.now_ms()
+            outcome = "cancelled"
             try:
-                return await self._timed(endpoint, method, url, headers, deadline, body)
+                contents = await self._request(endpoint, method, url, headers, deadline, body)
+                outcome = "accepted"
+                return contents
             except AttemptFailed as failure:
-                if not failure.no_route or has_route(_host(url)):
+                outcome = str(failure.status or failure.error.data.get("detail"))
+                if not failure.no_route or has_route(_host(url)) or time.monotonic() >= deadline:
                     raise
-                logger.info("no route to %s: waiting for the kernel to have one", _host(url))
-                await self.wait_for_route(url, deadline=deadline)
-                if time.monotonic() >= deadline:
-                    raise
+            finally:
+                self._timeline.add_request(f"{endpoint.name} {method}", start, outcome)
+            logger.info("no route to %s: waiting for the kernel to have one", _host(url))
+            await self.wait_for_route(url, deadline=deadline)
 
     async def wait_for_route(self, url: str, *, deadline: float) -> None:
         """Return once there is a route to the URL's host, or at the deadline."""
         await self._routes.wait_for_route(_host(url), deadline=deadline)
-
-    async def _timed(
-        self,
-        endpoint: Endpoint,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        deadline: float,
-        body: bytes | None,
-    ) -> bytes:
-        start = self._timeline.now_ms()
-        outcome = "cancelled"
-        try:
-            contents = await self._request(endpoint, method, url, headers, deadline, body)
-            outcome = "accepted"
-        except AttemptFailed as failure:
-            outcome = str(failure.status or failure.error.data.get("detail"))
-            raise
-        else:
-            return contents
-        finally:
-            self._timeline.add_request(f"{endpoint.name} {method}", start, outcome)
 
     async def _request(
         self,
