@@ -18,7 +18,7 @@ from minprov.formats.cpio import MAGICS, read_archive
 from minprov.machine.tools import PATH, find_tool
 
 PIECE = 1 << 20
-MAX_BYTES = 2 << 30
+MAX_BYTES = 1 << 30
 """Of the files in one initramfs; those of distributions have 50 to 300 MiB."""
 LIMIT = 60.0
 KEPT = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from minprov.errors import ProvisioningError
 from minprov.image.boot import (
     CommandLine,
     Started,
@@ -39,7 +40,7 @@ class Subject:
         self.tree = tree
         self.disk = disk
         self.purpose = purpose or Purpose()
-        self._initrds: dict[str, list[tuple[str, Initramfs]]] = {}
+        self._initrds: dict[str, list[tuple[str, Initramfs]] | ProvisioningError] = {}
 
     @cached_property
     def distribution(self) -> Distribution:
@@ -67,11 +68,22 @@ class Subject:
         return list({line.options: line for line in self.command_lines if not line.is_next}.values())
 
     def initrds(self, started: Started) -> list[tuple[str, Initramfs]]:
-        """Return what an entry's kernel unpacks at its start."""
+        """Return what an entry's kernel unpacks at its start.
+
+        Raises:
+            ProvisioningError: IMAGE_INVALID, IMAGE_UNREADABLE; again at each call, without another look.
+
+        """
         key = started.entry.file if started.unified else "\0".join(started.initrds)
         if key not in self._initrds:
-            self._initrds[key] = read_initrds(self.tree, started)
-        return self._initrds[key]
+            try:
+                self._initrds[key] = read_initrds(self.tree, started)
+            except ProvisioningError as error:
+                self._initrds[key] = error
+        found = self._initrds[key]
+        if isinstance(found, ProvisioningError):
+            raise ProvisioningError(found.reason, **found.data) from found
+        return found
 
     @cached_property
     def services(self) -> Services:

@@ -11,6 +11,7 @@ import fnmatch
 import os
 import stat
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from minprov.errors import ProvisioningError, Reason
@@ -89,17 +90,19 @@ class Tree:
         for pattern in patterns:
             paths = [""]
             for part in pattern.strip("/").split("/"):
-                if any(sign in part for sign in "*?["):
-                    paths = [
-                        f"{path}/{name}"
-                        for path in paths
-                        for name in self.names(path or "/")
-                        if fnmatch.fnmatchcase(name, part) and not (name.startswith(".") and part[0] != ".")
-                    ]
-                else:
-                    paths = [f"{path}/{part}" for path in paths]
-            found += [path for path in paths[:MAX_NAMES] if self.exists(path) or self.link(path) is not None]
+                paths = list(islice(self._matching(paths, part), MAX_NAMES))
+            found += [path for path in paths if self.exists(path) or self.link(path) is not None]
         return list(dict.fromkeys(found))
+
+    def _matching(self, directories: list[str], part: str) -> Iterator[str]:
+        """Yield the paths in directories whose last component matches one part of a pattern."""
+        for directory in directories:
+            if not any(sign in part for sign in "*?["):
+                yield f"{directory}/{part}"
+                continue
+            for name in self.names(directory or "/"):
+                if fnmatch.fnmatchcase(name, part) and not (name.startswith(".") and part[0] != "."):
+                    yield f"{directory}/{name}"
 
     def walk(self, directory: str) -> Iterator[str]:
         """Yield the paths of the files below a directory; links are not followed."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from minprov.errors import ProvisioningError, Reason
 from minprov.formats import sshd_config, sudoers
 from minprov.formats.accounts import existing_groups
 from minprov.formats.sshd_config import Connection
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from minprov.image.subject import Subject
+    from minprov.image.tree import Tree
 
 DISABLE_PROVISIONING = "https://learn.microsoft.com/azure/virtual-machines/linux/disable-provisioning"
 SERVERS = ("/usr/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd", "/usr/lib/ssh/sshd")
@@ -25,6 +27,7 @@ ADMINISTRATOR = Connection("azureuser", "203.0.113.9", "203.0.113.9", "10.0.0.4"
 GROUPS = ("adm", "sudo", "wheel")
 """Those that minprov puts the administrator into, where they exist (setting user.groups)."""
 ALIVE = 180
+MAX_INCLUDED = 1000
 SUDO = ("/usr/bin/sudo", "/usr/sbin/sudo", "/bin/sudo", "/usr/bin/doas")
 
 
@@ -109,17 +112,30 @@ def judge_sudo_there(subject: Subject) -> Iterator[Found]:
 
 
 def _sshd_lines(subject: Subject) -> list[sshd_config.Line]:
-    tree = subject.tree
+    tree, read = subject.tree, _bounded(subject.tree)
 
     def files(pattern: str) -> list[tuple[str, str]]:
-        paths = [path for path in tree.glob(pattern) if tree.is_file(path)]
-        return [(path, tree.text(path) or "") for path in paths]
+        return [(path, read(path) or "") for path in tree.glob(pattern) if tree.is_file(path)]
 
     return sshd_config.read_lines(files)
 
 
 def _sudo_lines(subject: Subject) -> list[sudoers.Line]:
-    return sudoers.read_lines(subject.tree.text, subject.tree.names)
+    return sudoers.read_lines(_bounded(subject.tree), subject.tree.names)
+
+
+def _bounded(tree: Tree) -> Callable[[str], str | None]:
+    """Return a function that reads files, up to a number: those that include themselves twice never end."""
+    left = MAX_INCLUDED
+
+    def read(path: str) -> str | None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ProvisioningError(Reason.IMAGE_UNREADABLE, path=path, detail="files include each other without end")
+        return tree.text(path)
+
+    return read
 
 
 def _has_simple_method(methods: Sequence[str]) -> bool:
