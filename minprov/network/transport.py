@@ -121,12 +121,15 @@ class Transport:
                 return contents
             except AttemptFailed as failure:
                 outcome = str(failure.status or failure.error.data.get("detail"))
-                if not failure.no_route or has_route(_host(url)) or time.monotonic() >= deadline:
+                if not failure.no_route or has_route(_host(url)):
                     raise
+                no_route = failure
             finally:
                 self._timeline.add_request(f"{endpoint.name} {method}", start, outcome)
             logger.info("no route to %s: waiting for the kernel to have one", _host(url))
             await self.wait_for_route(url, deadline=deadline)
+            if time.monotonic() >= deadline:
+                raise no_route
 
     async def wait_for_route(self, url: str, *, deadline: float) -> None:
         """Return once there is a route to the URL's host, or at the deadline."""

@@ -55,6 +55,23 @@ async def main():
 
 asyncio.run(main())
 """
+NO_LINK = r"""
+import asyncio, time
+from minprov.errors import ProvisioningError
+from minprov.network.transport import Transport
+from minprov.outcome.timeline import Timeline
+from minprov.sources.imds import fetch_instance
+
+async def main():
+    timeline = Timeline()
+    async with Transport(timeline) as transport:
+        try:
+            await fetch_instance(transport, "http://127.0.0.1", deadline=time.monotonic() + 2.5)
+        except ProvisioningError as error:
+            print(error.reason.phrase, error.data["detail"], len(timeline.spans))
+
+asyncio.run(main())
+"""
 NO_NETLINK = """
 import asyncio, socket, time
 from minprov.network.routes import RouteWatch
@@ -97,6 +114,11 @@ def test_what_waits_for_a_route_is_asked_once_when_there_is_one() -> None:
 def test_so_is_a_report_told_once() -> None:
     expected = "POST\nDelivery(channel='xml', attempts=1) Network is unreachable accepted\n"
     assert in_namespace(LATE_LINK, "report") == expected
+
+
+@needs_ip
+def test_without_a_route_nothing_is_polled_and_the_error_says_so() -> None:
+    assert in_namespace(NO_LINK) == "connection error querying IMDS Network is unreachable 1\n"
 
 
 def test_without_netlink_a_route_is_looked_for_now_and_then() -> None:
