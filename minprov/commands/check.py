@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+import signal
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from minprov.commands.output import print_text
 from minprov.commands.parser import Parser
@@ -16,7 +17,10 @@ from minprov.image.subject import Purpose, Subject
 from minprov.image.tree import Tree
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from minprov.image.checks.outcome import Outcome
+    from minprov.image.model import Disk
 
 FINDINGS = 1
 """The exit status where something fails, sysexits having none for it."""
@@ -33,17 +37,34 @@ def run(argv: list[str]) -> int:
     if flags.get("list"):
         print_text([render_list()])
         return os.EX_OK
-    root = flags.get("root", "/")
+    image = flags.get("image")
+    if image is None:
+        return _check(flags, flags.get("root", "/"), None)
+    if "root" in flags:
+        raise ProvisioningError(Reason.USAGE, detail="IMAGE and --root are two places: one of them")
+    from minprov.image.disk import disk_tree
+
+    signal.signal(signal.SIGTERM, _stop)
+    with disk_tree(image) as (root, disk):
+        return _check(flags, root, disk)
+
+
+def _check(flags: dict[str, Any], root: str, disk: Disk | None) -> int:
+    """Check the tree at `root`, which is a disk's if there is one, print what was found, and return the exit status."""
     subject = Subject(
         _tree(root),
-        purpose=Purpose(
+        disk,
+        Purpose(
             int(flags["generation"]) if "generation" in flags else None,
             nvme=flags.get("nvme", False),
             trusted_launch=flags.get("trusted_launch", False),
         ),
     )
     outcome = _run_checks(subject, flags.get("ignore", []))
-    target = describe("machine" if subject.tree.live else "tree", root, subject)
+    if disk:
+        target = describe("image", disk.path, subject)
+    else:
+        target = describe("machine" if subject.tree.live else "tree", root, subject)
     if junit := flags.get("junit"):
         _write(junit, to_junit(target, outcome))
     document = to_document(target, outcome)
@@ -55,8 +76,11 @@ def build_parser() -> Parser:
     """Return the command's parser."""
     parser = Parser(
         prog="minprov check",
-        description="Tell what would keep this machine, or a tree, from coming up on Azure. Nothing is changed, "
-        "nothing of it is run, and the network is not used. The exit status is 1 if something fails.",
+        description="Tell what would keep this machine, a tree or a disk image from coming up on Azure. Nothing is "
+        "changed, nothing of it is run, and the network is not used. The exit status is 1 if something fails.",
+    )
+    parser.add_argument(
+        "image", metavar="IMAGE", nargs="?", help="disk image: raw, qcow2, VHD, VHDX or VMDK (default: this machine)"
     )
     parser.add_argument("--root", metavar="DIR", help="check the tree at DIR (default: /)")
     parser.add_argument(
@@ -73,6 +97,11 @@ def build_parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
     parser.add_argument("--junit", metavar="FILE", help="write a JUnit report, too (default: none)")
     return parser
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End by an exception, so that mounts and temporary files go."""
+    raise SystemExit(128 + number)
 
 
 def _tree(root: str) -> Tree:

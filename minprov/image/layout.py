@@ -7,18 +7,13 @@ on the EFI system partition. A new VM's firmware knows no boot entries, so that 
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.formats.partitions import BIOS_BOOT, SECTOR
-from minprov.machine.tools import PATH, find_tool
+from minprov.image.esp import FALLBACK_LOADERS, fallback_loaders
 
 if TYPE_CHECKING:
     from minprov.formats.partitions import PartitionTable
-
-FALLBACK_LOADERS = {"BOOTX64.EFI": "x64", "BOOTAA64.EFI": "Arm64"}
-"""By file name, the architecture as Azure calls it."""
-MTOOLS_LIMIT = 30.0
 
 
 class Layout(NamedTuple):
@@ -62,26 +57,3 @@ def judge_layout(image: str, table: PartitionTable | None) -> Layout:
 def _has_bios_loader(table: PartitionTable) -> bool:
     """Tell whether the boot code has something to go on with: GRUB's core, or a partition with a boot sector."""
     return table.kind != "gpt" or any(part.type == BIOS_BOOT or part.bootable for part in table.partitions)
-
-
-def fallback_loaders(image: str, offset: int) -> list[str] | None:
-    """Return the loaders on the EFI system partition at `offset` that firmware finds; None if it cannot be read."""
-    program = find_tool("mdir")
-    if program is None:
-        return None
-    try:
-        # mtools takes what follows the last @@ for an offset.
-        listing = subprocess.run(
-            [program, "-b", "-i", f"{image}@@{offset}", "::/EFI/BOOT"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={"PATH": PATH, "LANG": "C.UTF-8", "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"},
-            timeout=MTOOLS_LIMIT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    if listing.returncode and b"not found" not in listing.stderr:
-        return None
-    names = {line.rpartition(b"/")[2].decode(errors="replace").upper() for line in listing.stdout.splitlines()}
-    return [loader for loader in FALLBACK_LOADERS if loader in names]

@@ -70,7 +70,7 @@ complete -c minprov -n _shtab_minprov_using -l json -d 'print one JSON document 
 complete -c minprov -n _shtab_minprov_using -l log-level -xka "debug info warning error" -d 'to stderr (default: info)'
 complete -c minprov -n _shtab_minprov_using -l version -d 'show program'"'"'s version number and exit'
 complete -c minprov -n _shtab_minprov_using -l loop -xka "auto uvloop asyncio" -d 'event loop (default: auto)'
-complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a check -d 'Tell what would keep this machine, or a tree, from coming up on Azure. Nothing is changed, nothing of it is run, and the network is not used. The exit status is 1 if something fails.'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a check -d 'Tell what would keep this machine, a tree or a disk image from coming up on Azure. Nothing is changed, nothing of it is run, and the network is not used. The exit status is 1 if something fails.'
 complete -c minprov -n '_shtab_minprov_using check' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using check' -l root -xka "(__fish_complete_directories)" -d 'check the tree at DIR (default: /)'
 complete -c minprov -n '_shtab_minprov_using check' -l generation -xka "1 2" -d 'check for VMs of this generation alone (default: what the image can start as)'

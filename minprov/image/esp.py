@@ -1,0 +1,82 @@
+"""The EFI system partition, read by mtools: the kernel may lack vfat, and who is not root cannot mount.
+
+mtools writes nothing but its standard output here. Names come from whoever made the image, so that a copy of the
+partition is written by this module, below one directory, and is bounded in files and bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from minprov.errors import ProvisioningError, Reason
+from minprov.machine.tools import PATH, find_tool
+
+FALLBACK_LOADERS = {"BOOTX64.EFI": "x64", "BOOTAA64.EFI": "Arm64"}
+"""By file name, the architecture as Azure calls it; in EFI/BOOT (UEFI 2.10 §3.5.1.1)."""
+LIMIT = 30.0
+"""Seconds for one file or listing."""
+MAX_FILES = 2000
+MAX_BYTES = 1 << 30
+_ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"}
+
+
+def fallback_loaders(image: str, offset: int) -> list[str] | None:
+    """Return the loaders on the partition at `offset` that firmware finds; None if it cannot be read."""
+    try:
+        names = {os.path.basename(path).upper() for path in _listing(image, offset, "::/EFI/BOOT")}
+    except ProvisioningError:
+        return None
+    return [loader for loader in FALLBACK_LOADERS if loader in names]
+
+
+def copy_esp(image: str, offset: int, target: str) -> None:
+    """Write the files of the partition at `offset` below the directory `target`.
+
+    Raises:
+        ProvisioningError: IMAGE_UNREADABLE if mtools is not there or cannot read it, or it is larger than any real one.
+
+    """
+    left = MAX_BYTES
+    for path in _listing(image, offset, "-/", "::/"):
+        parts = path.removeprefix("::/").split("/")
+        if path.endswith("/") or any(part in ("", ".", "..") for part in parts):
+            continue
+        contents = _run(image, offset, "mtype", f"::/{'/'.join(parts)}")
+        left -= len(contents)
+        if left < 0:
+            raise _unreadable(image, f"its EFI system partition has more than {MAX_BYTES} bytes of files")
+        file = os.path.join(target, *parts)
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        with open(file, "wb") as stream:
+            stream.write(contents)
+
+
+def _listing(image: str, offset: int, *options: str) -> list[str]:
+    lines = _run(image, offset, "mdir", "-b", *options).decode(errors="replace").splitlines()
+    if len(lines) > MAX_FILES:
+        raise _unreadable(image, f"its EFI system partition has more than {MAX_FILES} files")
+    return lines
+
+
+def _run(image: str, offset: int, tool: str, *options: str) -> bytes:
+    """Return what an mtools program prints; what it does not find is nothing."""
+    program = find_tool(tool)
+    if program is None:
+        raise _unreadable(image, "mtools is not installed, which reads the EFI system partition")
+    # mtools takes what follows the last @@ for an offset.
+    argv = [program, "-i", f"{image}@@{offset}", *options]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, env=_ENVIRONMENT, timeout=LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _unreadable(image, f"{tool}: no answer after {LIMIT:g} s") from error
+    if done.returncode and b"not found" not in done.stderr:
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        raise _unreadable(image, f"{tool}: {words[-1][:200] if words else 'it failed'}")
+    return done.stdout
+
+
+def _unreadable(image: str, detail: str) -> ProvisioningError:
+    return ProvisioningError(Reason.IMAGE_UNREADABLE, image=image, detail=detail, hint="apt install mtools")
