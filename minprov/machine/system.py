@@ -35,6 +35,8 @@ class System:
         self._directories: dict[str, str] = {}
         self.directory_accounts: dict[str, str] = {}
         """Entries as in passwd(5) of accounts that are adopted although only a directory service has them."""
+        self.directory_answers = True
+        """False once the directory service has given no answer: it is not asked a second time."""
 
     @property
     def live(self) -> bool:

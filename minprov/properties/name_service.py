@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 PASSWD, CONFIG = "/etc/passwd", "/etc/nsswitch.conf"
 # The files, and what systemd makes of itself: root, nobody, and users that a service has while it runs.
 LOCAL = frozenset({"files", "compat", "systemd"})
-LIMIT = 5.0
+LIMIT = 3.0
 """Seconds for an answer: a directory may be on a network that is not up yet."""
 
 
@@ -29,14 +29,16 @@ def find_user(system: System, username: str) -> Account | None:
 
 async def find_entry(system: System, database: str, name: str) -> str | None:
     """Return the entry that any database has for the name, or None; where there are the files only, nobody is asked."""
-    getent = system.own_tool("getent") if system.live and _has_others(system, database) else None
+    asks = system.live and system.directory_answers and _has_others(system, database)
+    getent = system.own_tool("getent") if asks else None
     if getent is None:
         return None
     try:
         return (await run_tool([*getent, database, "--", name], limit=LIMIT)).strip() or None
     except ProvisioningError as error:
         if error.data.get("exit_status") != "2":  # getent(1): not found
-            logger.warning("%s", error)
+            logger.warning("other databases are not asked: %s", error)
+            system.directory_answers = False
         return None
 
 

@@ -219,10 +219,7 @@ async def _join(system: System, action: EnsureUser) -> None:
     username, groups = action.username, sorted(_wanted_groups(system, action))
     if not groups:
         return
-    if username in system.directory_accounts and (gpasswd := system.own_tool("gpasswd")):
-        for group in groups:  # usermod knows the accounts of the files alone
-            await run_tool([*gpasswd, "--add", username, group])
-    elif usermod := system.account_tool("usermod"):
+    if usermod := system.account_tool("usermod"):
         await run_tool([*usermod, "--append", "--groups", ",".join(groups), "--", username])
     elif addgroup := system.own_tool("addgroup", "busybox addgroup"):
         for group in groups:
