@@ -98,6 +98,7 @@ class Options(NamedTuple):
     eject: Policy = Policy.BEST_EFFORT
     console: str = "/dev/console"
     kvp_pool: str = "/var/lib/hyperv/.kvp_pool_1"
+    check_ignore: tuple[str, ...] = ()
 
 
 class Setting(NamedTuple):
@@ -187,6 +188,7 @@ SETTINGS = {
     "eject.policy": Setting("eject", "Eject the provisioning media, after Ready.", after_ready=True),
     "report.console": Setting("console", "Where the outcome is written as one line; an empty string: nowhere."),
     "report.kvp-pool": Setting("kvp_pool", "Hyper-V's guest-to-host pool; used where the file exists."),
+    "check.ignore": Setting("check_ignore", "Checks that `minprov check` leaves out of this system; a run has none."),
 }
 
 CORE = Schema(Options, SETTINGS)

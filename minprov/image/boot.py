@@ -77,7 +77,7 @@ def read_started(tree: Tree) -> list[Started]:
     """Return what the boot loader offers, repairs aside, in order of precedence."""
     found = [_look_up(tree, entry) for entry in _entries(tree) if not entry.is_rescue]
     found += [started for path in tree.glob(*UNIFIED, *FALLBACK) if (started := _unified(tree, path))]
-    return found
+    return found or [_installed(tree, path) for path in tree.glob("/boot/vmlinuz-*") if "rescue" not in path]
 
 
 def read_kernels(tree: Tree, started: list[Started]) -> list[Kernel]:
@@ -193,6 +193,18 @@ def _look_up(tree: Tree, entry: BootEntry) -> Started:
     initrds = tuple(path for path in map(place, entry.initrds) if path)
     line = CommandLine(entry.options, entry.file, entry.line)
     return Started(entry, kernel_at(tree, kernel) if kernel else None, initrds, tuple(missing), command_line=line)
+
+
+def _installed(tree: Tree, path: str) -> Started:
+    """Return a kernel as the entry that a boot loader would have, once there is one."""
+    kernel = kernel_at(tree, path)
+    names = (
+        f"/boot/initrd.img-{kernel.release}",
+        f"/boot/initramfs-{kernel.release}.img",
+        f"/boot/initrd-{kernel.release}",
+    )
+    initrds = tuple(name for name in names if tree.is_file(name))
+    return Started(BootEntry(path, 1, path, initrds, ""), kernel, initrds, ())
 
 
 def _unified(tree: Tree, path: str) -> Started | None:

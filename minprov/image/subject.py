@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from minprov.errors import ProvisioningError
+from minprov.config import CONFIG_FILE, Options, load
+from minprov.errors import ProvisioningError, Reason
 from minprov.image.boot import (
     CommandLine,
     Started,
@@ -84,6 +85,30 @@ class Subject:
         if isinstance(found, ProvisioningError):
             raise ProvisioningError(found.reason, **found.data) from found
         return found
+
+    @cached_property
+    def options(self) -> Options | ProvisioningError:
+        """Return the system's own configuration of minprov, or what is wrong with it."""
+        path = self.configuration
+        try:
+            return Options() if path is None else load(path)
+        except ProvisioningError as error:
+            return error
+
+    @cached_property
+    def configuration(self) -> str | None:
+        """Return where minprov.toml is on this machine; None if the system has none.
+
+        Raises:
+            ProvisioningError: IMAGE_UNREADABLE if one of its files is a link, which may lead out of the tree.
+
+        """
+        for path in (CONFIG_FILE, *self.tree.glob(f"{CONFIG_FILE}.d/*.toml")):
+            if self.tree.link(path) is not None and not self.tree.live:
+                raise ProvisioningError(Reason.IMAGE_UNREADABLE, path=path, detail="it is a link")
+        if not self.tree.is_file(CONFIG_FILE):
+            return None
+        return f"{self.tree.root.rstrip('/')}{self.tree.target(CONFIG_FILE)}"
 
     @cached_property
     def services(self) -> Services:

@@ -126,6 +126,13 @@ def test_a_decompressor_that_is_not_there_makes_it_unknown(tree: Path, monkeypat
     ]
 
 
+def test_a_configuration_that_is_a_link_is_unknown(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside.toml").write_text("nonsense = true\n")
+    (tree / "etc/minprov").mkdir()
+    (tree / "etc/minprov/minprov.toml").symlink_to(tmp_path / "outside.toml")
+    assert found(outcome_of(tree), "minprov-toml") == [(Severity.UNKNOWN, "not judged: it is a link")]
+
+
 def test_files_that_include_themselves_end(tree: Path) -> None:
     (tree / "etc/sudoers.d/loop").write_text("@include /etc/sudoers.d/loop\n@include /etc/sudoers.d/loop\n")
     (tree / "etc/ssh/sshd_config").write_text("Include /etc/ssh/sshd_config\nInclude /etc/ssh/sshd_config\n")

@@ -121,6 +121,23 @@ def test_an_ignored_check_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     assert (status, document["findings"], document["ignored"]) == (0, [], ["machine-id"])
 
 
+def test_the_image_itself_may_ignore_a_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree("debian", tmp_path)
+    (tmp_path / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    write_entry(tmp_path, "/etc/minprov/minprov.toml", 'check.ignore = ["machine-id"]\n')
+    status, document = check(tmp_path, capsys)
+    assert (status, document["findings"], document["ignored"]) == (0, [], ["machine-id"])
+
+
+def test_kernels_without_a_boot_loader_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree("debian", tmp_path)
+    (tmp_path / "boot/grub/grub.cfg").unlink()
+    write_entry(tmp_path, "/boot/initrd.img-6.1.0-27-cloud-amd64 initramfs zstd", "bin/sh\n")
+    _, document = check(tmp_path, capsys)
+    found = {finding["id"]: finding["severity"] for finding in document["findings"]}
+    assert found == {"initramfs-hyperv": "fails", "nvme": "risk", "console": "unknown"}
+
+
 def test_an_unknown_id_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_tree("debian", tmp_path)
     assert run(["check", "--root", str(tmp_path), "--ignore", "machine-idd"]) == Reason.USAGE.exit_status

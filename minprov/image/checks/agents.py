@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from minprov.config import CONFIG_FILE, load, load_duty
-from minprov.errors import ProvisioningError, Reason
+from minprov.config import CONFIG_FILE, Options, load_duty
+from minprov.errors import ProvisioningError
 from minprov.image.family import parse_assignments
 from minprov.image.findings import Check, Found, Severity
 from minprov.machine.provisioners import enabled_provisioners
@@ -16,7 +16,6 @@ from minprov.machine.tools import PATH
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from minprov.config import Options
     from minprov.image.subject import Subject
 
 NO_AGENT = "https://learn.microsoft.com/azure/virtual-machines/linux/no-agent"
@@ -37,7 +36,8 @@ def judge_agents(subject: Subject) -> Iterator[Found]:
     if own is None and not others:
         yield Found("nothing in it provisions the VM: neither minprov nor another agent is started")
     elif own and others:
-        policy = options.other_provisioners.value if (options := _options(subject)) else "refuse"
+        options = subject.options
+        policy = options.other_provisioners.value if isinstance(options, Options) else "refuse"
         if policy == "ignore" or (policy == "prepare" and others == ["waagent"]):
             return
         yield Found(f"minprov and {' and '.join(others)} both provision the VM", own)
@@ -62,20 +62,13 @@ def judge_minprov(subject: Subject) -> Iterator[Found]:
 
 def judge_configuration(subject: Subject) -> Iterator[Found]:
     """Look for mistakes in minprov.toml, and for the programs that what is switched on in it needs."""
-    tree = subject.tree
-    for path in (CONFIG_FILE, *tree.glob(f"{CONFIG_FILE}.d/*.toml")):
-        if tree.link(path) is not None and not tree.live:
-            raise ProvisioningError(Reason.IMAGE_UNREADABLE, path=path, detail="it is a link")
-    if not tree.is_file(CONFIG_FILE):
+    if subject.configuration is None:
         return
-    path = f"{tree.root.rstrip('/')}{tree.target(CONFIG_FILE)}"
-    try:
-        load(path)
-        duties = load_duty("resource_disk", path)
-    except ProvisioningError as error:
-        words = ", ".join(f"{key} {value}" for key, value in error.data.items() if key != "file")
+    if isinstance(subject.options, ProvisioningError):
+        words = ", ".join(f"{key} {value}" for key, value in subject.options.data.items() if key != "file")
         yield Found(f"minprov refuses its configuration: {words}", CONFIG_FILE)
         return
+    duties = load_duty("resource_disk", subject.configuration)
     for tool, needed_by in _tools_of(duties):
         if not _has_tool(subject, tool):
             yield Found(f"{needed_by} needs {tool}, which is not installed", CONFIG_FILE, severity=Severity.RISK)
@@ -123,16 +116,6 @@ def judge_kvp(subject: Subject) -> Iterator[Found]:
 
 def _own(subject: Subject) -> str | None:
     return subject.services.starts("minprov") or subject.services.runs_program("minprov")
-
-
-def _options(subject: Subject) -> Options | None:
-    path = f"{subject.tree.root.rstrip('/')}{subject.tree.target(CONFIG_FILE)}"
-    if not subject.tree.is_file(CONFIG_FILE):
-        return None
-    try:
-        return load(path)
-    except ProvisioningError:
-        return None
 
 
 def _program(subject: Subject, program: str, unit: str, number: int) -> Iterator[Found]:

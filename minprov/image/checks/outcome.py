@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.image.checks import agents, disk, kernel, leftovers, login, messages, network
 from minprov.image.findings import Check, Finding, Found, Severity, printable
@@ -49,13 +50,14 @@ class Outcome(NamedTuple):
 def run_checks(
     subject: Subject, ignored: Collection[str] = (), progress: Callable[[float], None] = lambda share: None
 ) -> Outcome:
-    """Return what the checks find, but for the ignored ones.
+    """Return what the checks find, but for those that are ignored, here or by the system's own configuration.
 
     Raises:
         ProvisioningError: USAGE for an id that no check has.
 
     """
     known = {check.id for check in CHECKS}
+    ignored = {*ignored, *_configured(subject)}
     if unknown := set(ignored) - known:
         raise ProvisioningError(Reason.USAGE, detail=f"no check is called {min(unknown)}", hint="see `check --list`")
     findings: list[Finding] = []
@@ -69,6 +71,14 @@ def run_checks(
                 passed.append(check.id)
     findings.sort(key=lambda finding: _ORDER.index(finding.severity))
     return Outcome(tuple(findings), tuple(passed), tuple(sorted(ignored)))
+
+
+def _configured(subject: Subject) -> tuple[str, ...]:
+    try:
+        options = subject.options
+    except ProvisioningError:
+        return ()
+    return options.check_ignore if isinstance(options, Options) else ()
 
 
 def _judge(check: Check, subject: Subject) -> Iterator[Finding]:
