@@ -21,6 +21,7 @@ from minprov.cli import COMMANDS, build_parser
 from minprov.commands import run
 from minprov.config import CONFIG_FILE, CORE, Schema, Setting, choices_of, schema_of
 from minprov.errors import Reason
+from minprov.image.checks.outcome import CHECKS
 from minprov.machine.markers import DEFAULT_DIRECTORY
 from tests.faults.campaign import load_campaign
 
@@ -253,11 +254,25 @@ def render_completion(shell: str) -> str:
     return shtab.complete(parser, shell).rstrip() + "\n"
 
 
+CHECK_PAGE = "docs/check.md"
+
+
+def render_checks() -> str:
+    """Return the page of `minprov check` with the table of all checks."""
+    rows = [f"| `{check.id}` | {check.severity.value} | {check.requires} | {check.why} |" for check in CHECKS]
+    head, mark, rest = Path(CHECK_PAGE).read_text(encoding="utf-8").partition("<!-- checks -->\n")
+    end = rest[rest.index("<!-- end of checks -->") :]
+    note = "<!-- Made from the code by scripts/generate_docs.py: change it there, then run `make docs`. -->\n"
+    table = ["", "| check | severity | what an image must be | why |", "|---|---|---|---|", *rows, ""]
+    return head + mark + note + "\n".join(table) + end
+
+
 DUTY_PAGES = {"docs/resource-disk.md": "resource_disk"}
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/reasons.md": render_reasons,
     "docs/configuration.md": render_configuration,
     "docs/faults.md": render_faults,
+    CHECK_PAGE: render_checks,
     **{path: partial(render_duty, duty, path) for path, duty in DUTY_PAGES.items()},
     "packaging/man/minprov.8": render_man_page,
     "packaging/completions/bash/minprov": partial(render_completion, "bash"),
