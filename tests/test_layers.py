@@ -97,7 +97,7 @@ INSIDE = {
         {"name_service"},
         {"home", "inspection", "sshd_settings"},
         {"login"},
-        {"account_state"},
+        {"account_state", "doas"},
         {
             "custom_data_run",
             "eject_media",

@@ -23,6 +23,21 @@ MAX_CHARACTERS = 64 * 1024  # of one value: 20 of the longest RSA keys, 80 of th
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
 TYPE = r"(?:sk-)?(?:ssh|ecdsa)-[A-Za-z0-9@.-]+"
 OPTION = r'[A-Za-z0-9-]++(?:="(?:\\"?+|[^"\\\x00-\x1f\x7f])*+")?+'
+# OpenSSH's auth-options.c
+SWITCHES = ("agent-forwarding", "port-forwarding", "pty", "user-rc", "x11-forwarding")
+OPTIONS = frozenset(
+    {
+        *SWITCHES,
+        *(f"no-{name}" for name in SWITCHES),
+        "cert-authority",
+        "no-touch-required",
+        "restrict",
+        "verify-required",
+    }
+)
+OPTIONS_WITH_VALUE = frozenset(
+    {"command", "environment", "expiry-time", "from", "permitlisten", "permitopen", "principals", "tunnel"}
+)
 # Possessive quantifiers, so that a hostile line costs one pass; none around a group that captures, which Pythons before
 # 3.11.5 fail to match (python/cpython#101955).
 KEY_LINE = re.compile(
@@ -141,7 +156,7 @@ def contains_all(existing: str, wanted: Sequence[str]) -> bool:
 
 
 def _identity(line: str) -> tuple[str, str]:
-    match = KEY_LINE.fullmatch(line.strip())
+    match = KEY_LINE.fullmatch(line.strip(" \t\r"))  # sshd passes over no other blanks, such as one that does not break
     return (match["options"] or "", match["base64"]) if match else ("", line)
 
 
@@ -170,6 +185,7 @@ def _from_line(line: str) -> Iterator[str]:
     if match is None:
         private = PRIVATE_KEY in line or line.startswith("PuTTY-User-Key-File")
         raise ValueError(PRIVATE if private else "it is not an OpenSSH public key")
+    _check_options(match["options"] or "")
     blob = _decode(match["base64"])
     key_type = _type_of(blob)
     if key_type != match["type"]:
@@ -179,6 +195,14 @@ def _from_line(line: str) -> Iterator[str]:
     yield _line(blob, options=match["options"] or "", comment=comment[: joined.start()] if joined else comment)
     if joined:
         yield from _from_line(comment[joined.start() :])
+
+
+def _check_options(options: str) -> None:
+    """Refuse an option that sshd does not know: it passes over the whole line then."""
+    for option in re.finditer(OPTION, options):
+        name, equals, _ = option[0].lower().partition("=")
+        if name not in (OPTIONS_WITH_VALUE if equals else OPTIONS):
+            raise ValueError(f"sshd knows no option {excerpt(name)} {'with a value' if equals else 'without a value'}")
 
 
 def _from_block(label: str, lines: list[str]) -> str:

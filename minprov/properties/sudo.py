@@ -35,13 +35,19 @@ async def inspect(system: System, action: GrantSudo) -> Inspection:
 
     Raises `ProvisioningError` where sudo cannot be asked, or is of no use to the user.
     """
+    asks = system.live and os.geteuid() == 0
+    account = find_user(system, action.username)
     sudo = system.own_tool("sudo")
+    if sudo is None and (doas := system.own_tool("doas")):
+        from minprov.properties.doas import inspect as inspect_doas  # few systems have it
+
+        if asks:
+            _require_setuid(action, doas[0])
+        return await inspect_doas(system, action, account, doas)
     if sudo is None:
         return Inspection(True, "sudo is not installed", verified=False)
-    asks = system.live and os.geteuid() == 0
     if asks:
         _require_setuid(action, sudo[0])
-    account = find_user(system, action.username)
     contents = system.read(action.path)
     if account is None or contents is None:
         if asks and system.look_only:
@@ -64,7 +70,12 @@ async def converge(system: System, action: GrantSudo) -> None:
     """
     sudo = system.own_tool("sudo")
     account = find_user(system, action.username)
-    if sudo is None or account is None:
+    if sudo is None:
+        from minprov.properties.doas import converge as converge_doas
+
+        await converge_doas(system, action)
+        return
+    if account is None:
         return
     _close_directory(system, os.path.dirname(action.path))
     await _replace(system, action.path, _rule(action, account, ()), MODE)

@@ -145,6 +145,16 @@ def test_options_are_kept_as_given(options: str) -> None:
     assert normalise_keys(f"{options}\t {key_of(RSA)}\ta  comment") == (f"{options} {key_of(RSA)} a  comment",)
 
 
+@pytest.mark.parametrize("options", ["frobnicate", 'No-Pty,frobnicate="1"', 'no-pty="x"', "command"])
+def test_a_line_that_sshd_would_pass_over_is_refused(options: str) -> None:
+    assert "sshd knows no option" in refusal(f"{options} {key_of(RSA)}").data["detail"]
+
+
+def test_a_key_behind_a_blank_that_sshd_does_not_pass_over_is_not_there() -> None:
+    assert not contains_all(f"\N{NO-BREAK SPACE}{key_of(RSA)}\n", [key_of(RSA)])
+    assert contains_all(f" \t{key_of(RSA)}\r\n", [key_of(RSA)])
+
+
 def test_comment_is_kept_in_one_printable_line() -> None:
     assert normalise_keys(f"{key_of(RSA)} \xe9t\xe9\x00\x1b[2J\ud800 x ") == (f"{key_of(RSA)} \xe9t\xe9  [2J  x",)
 
