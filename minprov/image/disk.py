@@ -87,7 +87,7 @@ def _plain(image: DiskFile, work: str, stack: ExitStack) -> DiskFile:
         raise ProvisioningError(Reason.OUTPUT_FAILED, path=path, detail=error.strerror) from error
     finally:
         progress.end()
-    return DiskFile(path, ImageFormat.RAW, descriptor, image.size, image.size, None)
+    return DiskFile(path, ImageFormat.RAW, descriptor, image.size, image.size, footer=None, is_plain=True)
 
 
 def _volumes(disk: DiskFile, table: PartitionTable | None) -> Iterator[Volume]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.disk_image import HEAD, TAIL, ImageFormat, recognise
-from minprov.formats.vhd_footer import COOKIE, FIXED, MAX_DISK, SIZE, parse_footer
+from minprov.formats.vhd_footer import COOKIE, MAX_DISK, SIZE
 from minprov.image import qemu_img
 
 if TYPE_CHECKING:
@@ -41,12 +41,8 @@ class DiskFile(NamedTuple):
     footer: bytes | None
     """Of a VHD."""
 
-    @property
-    def is_plain(self) -> bool:
-        """Tell whether the file begins with the disk's bytes as they are: raw, or a fixed VHD."""
-        if self.format is ImageFormat.VHD:
-            return self.footer is not None and parse_footer(self.footer).type == FIXED
-        return self.format is ImageFormat.RAW
+    is_plain: bool
+    """The file begins with the disk's bytes: it is raw, or a VHD that is not dynamic, whatever its footer says."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Return what there is of `length` bytes at `offset` of a plain disk."""
@@ -117,12 +113,13 @@ def _inspect(path: str, descriptor: int) -> DiskFile:
         raise ProvisioningError(Reason.IMAGE_INVALID, image=path, detail=error.strerror) from error
     image_format = recognise(head, tail)
     footer = None
+    size = file_size
     if image_format is ImageFormat.VHD:
         footer = tail if tail.startswith(COOKIE) else head
-    disk = DiskFile(path, image_format, descriptor, file_size, file_size, footer)
-    if image_format is ImageFormat.VHD and disk.is_plain:
-        disk = disk._replace(size=file_size - SIZE)
-    if not disk.is_plain:
+        size = file_size - SIZE
+    is_plain = image_format is ImageFormat.RAW or (image_format is ImageFormat.VHD and not head.startswith(COOKIE))
+    disk = DiskFile(path, image_format, descriptor, size, file_size, footer, is_plain)
+    if not is_plain:
         disk = disk._replace(size=_virtual_size(disk))
     if not 0 < disk.size <= MAX_DISK:
         raise ProvisioningError(Reason.IMAGE_INVALID, image=path, size=disk.size, detail="no size that a disk has")

@@ -76,7 +76,7 @@ def make_vhd(image: str, out: str, size: int | None = None) -> Plan:
         plan = _plan(disk, size)
         with _writing(out):
             _copy(disk, target)
-        copied = disk._replace(descriptor=target, path=out, format=ImageFormat.RAW, footer=None)
+        copied = disk._replace(descriptor=target, path=out, format=ImageFormat.RAW, footer=None, is_plain=True)
         writes = move_backup(copied.read, disk.size, plan.size)
         footer = build_footer(plan.size, uuid=uuid.uuid4().bytes, time=int(time.time()))
         with _writing(out):
@@ -198,5 +198,5 @@ def _read_back(out: str, descriptor: int, plan: Plan) -> Layout:
         size = qemu_img.info(path, ImageFormat.VHD).get("virtual-size")
         if size != plan.size:
             raise ProvisioningError(Reason.READ_BACK, path=out, detail=f"qemu-img reads a disk of {size} bytes")
-    disk = DiskFile(out, ImageFormat.VHD, descriptor, plan.size, plan.file_size, footer)
+    disk = DiskFile(out, ImageFormat.VHD, descriptor, plan.size, plan.file_size, footer, is_plain=True)
     return judge_layout(path, parse_partition_table(disk.read, disk.size))

@@ -109,6 +109,17 @@ def test_formats_are_told_and_read(tmp_path: Path, image_format: str) -> None:
         assert disk.vhd_violations == (() if image_format == "vpc" else None)
 
 
+def test_a_wrong_footer_is_told_and_the_disk_is_read(tmp_path: Path) -> None:
+    root = make_file_system(tmp_path / "root", "ext4", make_tree(tmp_path / "tree"))
+    image = convert(assemble(tmp_path / "image", root), "vpc", "-o", "subformat=fixed,force_size=on")
+    with image.open("r+b") as disk:
+        disk.seek(-512 + 60, os.SEEK_END)
+        disk.write(bytes([0, 0, 0, 3]))
+    with disk_tree(str(image)) as (directory, told):
+        assert Path(directory, "etc/os-release").exists()
+        assert [violation.field for violation in told.vhd_violations or ()] == ["disk type", "checksum"]
+
+
 def test_other_file_systems_stand_where_fstab_wants_them(tmp_path: Path) -> None:
     fstab = "LABEL=boot /boot ext4 defaults 0 1\n/dev/sr0 /mnt iso9660 noauto 0 0\nUUID=gone /home ext4 defaults 0 0\n"
     root = make_file_system(tmp_path / "root", "ext4", make_tree(tmp_path / "tree", fstab))
