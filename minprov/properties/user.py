@@ -33,8 +33,8 @@ USUAL_GROUPS = Options().groups
 NOBODY, NOBODY_UID = "nobody", 65534  # whoever runs as it is not one user: NFS and user namespaces map others to it
 FALLBACK_SHELL = "/bin/sh"
 SUBORDINATE_IDS = "/etc/subuid"
-# useradd's words and statuses where the ranges of login.defs(5) are used up: E_SUB_UID_UPDATE, E_SUB_GID_UPDATE.
-NO_SUBORDINATE_IDS = frozenset({"16", "18"})
+# useradd's words where the ranges of login.defs(5) are used up; its status also stands for files that are in a bad way.
+NO_SUBORDINATE_IDS = "get unique subordinate"
 
 
 async def inspect(system: System, action: EnsureUser) -> Inspection:
@@ -193,7 +193,7 @@ async def _create(system: System, action: EnsureUser) -> None:
         try:
             await run_tool([*useradd, *arguments])
         except ProvisioningError as error:
-            if error.data.get("exit_status") not in NO_SUBORDINATE_IDS or find_user(system, username):
+            if NO_SUBORDINATE_IDS not in error.data.get("detail", "") or find_user(system, username):
                 raise
             logger.warning("made without subordinate ids: %s", error)
             none = ["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"]
