@@ -182,3 +182,8 @@ def test_a_file_that_cannot_be_read_is_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "m.toml.d").symlink_to(loop)
     (tmp_path / "m.toml").touch()
     assert error_of(str(tmp_path / "m.toml"))["file"] == str(tmp_path / "m.toml.d")
+
+
+def test_the_core_has_forty_settings_at_most() -> None:
+    # What it is not about belongs to a duty, with a table of its own.
+    assert len(SETTINGS) <= 40
