@@ -229,7 +229,11 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
     # strace(1) is more than the unit allows.
     sandbox = machine.sandbox if by_the_unit and not (run.user or run.inject or case.trace) else None
 
+    asks_others = any("-url" in text for text in (*run.arguments, run.config or ""))
+
     def enter() -> None:
+        if sandbox and not asks_others:
+            sandbox.enter_addresses()
         os.chroot(machine.root)
         os.chdir("/")
         if sandbox:

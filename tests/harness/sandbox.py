@@ -1,4 +1,4 @@
-"""The limits of the unit that ships, put on a process: its capabilities, no new privileges, and its system calls.
+"""The limits of the unit that ships, put on a process: capabilities, no new privileges, system calls, addresses.
 
 Read from the unit file itself, so that a scenario fails where the unit is too narrow. What a group of system calls has
 in it systemd says, and libseccomp compiles it. Of the mounts and devices that the unit hides a scenario knows nothing:
@@ -7,12 +7,16 @@ guests show that.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import errno
 import os
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+
+from .address_filter import AddressFilter
 
 UNIT = Path(__file__).parents[2] / "units/minprov.service"
 # linux/prctl.h, linux/capability.h
@@ -66,12 +70,27 @@ class Sandbox:
         assert kept <= set(CAPABILITIES), kept
         self._dropped = [number for number, name in enumerate(CAPABILITIES) if name not in kept]
         self._no_new_privileges = settings["NoNewPrivileges"] == ["yes"]
+        # Where control groups can be had: a container may have none.
+        self._addresses: AddressFilter | None = None
+        with suppress(OSError):
+            self._addresses = AddressFilter(" ".join(settings["IPAddressAllow"]).split())
+            atexit.register(self._addresses.close)
         refused = getattr(errno, settings["SystemCallErrorNumber"][0])
         # In this order: the second one does not allow to load another.
         self._filters = [self._refuse(settings), self._allow(system_calls(settings["SystemCallFilter"]), refused)]
 
+    @property
+    def limits_addresses(self) -> bool:
+        """Whether the unit's addresses can be had."""
+        return self._addresses is not None
+
+    def enter_addresses(self) -> None:
+        """Have this process, and all that it starts, reach the unit's addresses alone; it must still see /sys."""
+        if self._addresses:
+            self._addresses.enter()
+
     def enter(self) -> None:
-        """Put the limits on this process, and all that it starts."""
+        """Put the other limits on this process, and all that it starts."""
         for number in self._dropped:
             self._check(self._libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0), ignore=errno.EINVAL)
         if self._no_new_privileges:
@@ -137,17 +156,29 @@ def read_settings(unit: Path) -> dict[str, list[str]]:
 
 def system_calls(filters: list[str]) -> set[str]:
     """Return the system calls that SystemCallFilter= allows, line by line; those of @default always are."""
-    allowed = _expand("@default")
+    groups = _read_groups()
+    allowed = _expand("@default", groups)
     for line in filters:
-        names = {call for word in line.removeprefix("~").split() for call in _expand(word)}
+        names = {call for word in line.removeprefix("~").split() for call in _expand(word, groups)}
         allowed = allowed - names if line.startswith("~") else allowed | names
     return allowed
 
 
-def _expand(word: str) -> set[str]:
+def _read_groups() -> dict[str, list[str]]:
+    """Return what systemd says is in each group: system calls and other groups, on lines of their own."""
+    command = ["systemd-analyze", "syscall-filter", "--no-pager"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    groups: dict[str, list[str]] = {}
+    members: list[str] = []
+    for line in printed.splitlines():
+        if line.startswith("@"):
+            members = groups.setdefault(line.strip(), [])
+        elif line.startswith(" ") and not line.lstrip().startswith("#"):
+            members.append(line.strip())
+    return groups
+
+
+def _expand(word: str, groups: dict[str, list[str]]) -> set[str]:
     if not word.startswith("@"):
         return {word}
-    command = ["systemd-analyze", "syscall-filter", word]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    words = [line.strip() for line in printed.splitlines()[1:]]
-    return {call for word in words if word and not word.startswith("#") for call in _expand(word)}
+    return {call for member in groups[word] for call in _expand(member, groups)}
