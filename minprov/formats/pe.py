@@ -26,8 +26,8 @@ class PeFile(NamedTuple):
     """What the headers say."""
 
     architecture: str | None
-    signed: bool
-    """There is a signature; whose, and whether it holds, is not looked at."""
+    certificates: Section | None
+    """Where the signatures are; None without one. Whether they hold is not looked at."""
     sections: dict[str, Section]
 
 
@@ -54,4 +54,5 @@ def parse_pe(read: Callable[[int, int], bytes]) -> PeFile | None:
         name, virtual_size, _, raw_size, pointer = _SECTION.unpack(raw)
         size = min(virtual_size, raw_size) if virtual_size else raw_size
         sections.setdefault(name.rstrip(b"\0").decode("ascii", "replace"), Section(pointer, size))
-    return PeFile(MACHINES.get(machine), len(entry) == 8 and any(entry), sections)
+    place = Section(int.from_bytes(entry[:4], "little"), int.from_bytes(entry[4:], "little"))
+    return PeFile(MACHINES.get(machine), place if place.size else None, sections)

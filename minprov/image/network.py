@@ -54,7 +54,7 @@ def read_networks(tree: Tree, services: Services) -> list[Network]:
     if any(tree.exists(path) for path in NETPLAN_PROGRAMS):
         found += [network for path in tree.glob(*NETPLAN) for network in _netplan(path, tree.text(path) or "")]
     if services.starts("systemd-networkd"):
-        found += [_networkd(path, tree.text(path) or "") for path in tree.glob(*NETWORKD)]
+        found += _networkd(tree)
     if services.starts("NetworkManager", "networkmanager"):
         found += _network_manager(tree)
     elif services.starts("network", "wicked", "wickedd"):
@@ -71,17 +71,35 @@ def read_networks(tree: Tree, services: Services) -> list[Network]:
     return [network for network in found if network.names != ("lo",)]
 
 
-def _networkd(path: str, text: str) -> Network:
-    sections = _sections(text)
-    match = sections.get("match", {})
-    network = sections.get("network", {})
-    names = tuple(match.get("name", "").split())
-    names += tuple("eth0" if driver == DRIVER else "other" for driver in match.get("driver", "").split())
-    kinds = match.get("type", "").split()
-    if kinds and "ether" not in kinds and "*" not in kinds:
-        names = ("no-ethernet",)
-    mac = match.get("macaddress") or match.get("permanentmacaddress")
-    return Network("systemd-networkd", path, network.get("dhcp", "").lower() in _TRUE, names, mac)
+def _networkd(tree: Tree) -> list[Network]:
+    """Return what networkd's files are for, but for those that the file that applies first leaves nothing to do."""
+    # Of files of one name the first directory counts; of those that match a NIC the first by name (systemd.network(5)).
+    by_name = {path.rpartition("/")[2]: path for path in reversed(tree.glob(*NETWORKD))}
+    found = []
+    for name in sorted(by_name):
+        sections = _sections(tree.text(by_name[name]) or "")
+        match = sections.get("match", {})
+        if not _is_ethernet(match):
+            continue
+        mac = match.get("macaddress") or match.get("permanentmacaddress")
+        dhcp = sections.get("network", {}).get("dhcp", "").lower() in _TRUE
+        network = Network("systemd-networkd", by_name[name], dhcp, tuple(match.get("name", "").split()), mac)
+        found.append(network)
+        if network.is_for_nic:
+            break
+    return found
+
+
+def _is_ethernet(match: dict[str, str]) -> bool:
+    """Tell whether a [Match] section can be for the NIC of a VM, whatever its name and address."""
+    types, kinds = match.get("type", "ether").split(), match.get("kind", "!*").split()
+    drivers = match.get("driver", DRIVER).split()
+    return (
+        not {"ether", "*"}.isdisjoint(types)
+        and kinds == ["!*"]
+        and any(fnmatch.fnmatch(DRIVER, driver) for driver in drivers)
+        and match.get("virtualization", "yes") in ("yes", "vm", "microsoft")
+    )
 
 
 def _network_manager(tree: Tree) -> Iterator[Network]:

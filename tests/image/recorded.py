@@ -9,7 +9,7 @@ A line that begins with ``== `` names a file, and what follows is in it:
     == PATH kernel RELEASE    an x86 kernel's header
     == PATH initramfs FORMAT  an archive of the files that are named; with ``NAME: TEXT`` they have contents
     == PATH kernel-with-config RELEASE   the same with the configuration that follows in it, as CONFIG_IKCONFIG has it
-    == PATH signed            an EFI program with a signature
+    == PATH signed            an EFI program with a signature by the authority that is named
     == + NAME                 all of trees/NAME.part
     == PATH uki RELEASE       a unified kernel image: the lines are its command line, then the files of its initramfs
 """
@@ -62,12 +62,12 @@ def write_entry(root: Path, head: str, body: str) -> None:
         case ["kernel-with-config", release]:
             path.write_bytes(kernel_image(release, body))
         case ["signed"]:
-            path.write_bytes(unified_image("", "", b"", signed=True).replace(b".linux", b".other"))
+            path.write_bytes(unified_image("", "", b"", body.strip()).replace(b".linux", b".other"))
         case ["initramfs", compression]:
             path.write_bytes(initramfs(body, compression))
         case ["uki", release]:
             options, _, files = body.partition("\n")
-            path.write_bytes(unified_image(release, options, initramfs(files, "zstd"), signed=True))
+            path.write_bytes(unified_image(release, options, initramfs(files, "zstd"), "key of the vendor"))
         case [mode]:
             path.write_text(body)
             path.chmod(int(mode, 8))
@@ -106,22 +106,24 @@ def compressed(data: bytes, compression: str) -> bytes:
 
 def archive(files: dict[str, str]) -> bytes:
     """Return files as a cpio archive in the form "newc"."""
-    made = b""
+    made = bytearray()
     for number, (name, text) in enumerate([*files.items(), ("TRAILER!!!", "")], 1):
         fields = (number, 0o100644, 0, 0, 1, 0, len(text), 0, 0, 0, 0, len(name) + 1, 0)
         made += b"070701" + b"".join(f"{field:08x}".encode() for field in fields) + name.encode() + b"\0"
         made += bytes(-len(made) % 4) + text.encode()
         made += bytes(-len(made) % 4)
-    return made
+    return bytes(made)
 
 
-def unified_image(release: str, options: str, initrd: bytes, *, signed: bool = False) -> bytes:
+def unified_image(release: str, options: str, initrd: bytes, signer: str = "") -> bytes:
     """Return a PE file with the sections of a unified kernel image."""
     parts = {".uname": release.encode(), ".cmdline": options.encode(), ".linux": b"MZ", ".initrd": initrd}
     optional = bytearray(112 + 16 * 8)
     optional[:2] = (0x20B).to_bytes(2, "little")
-    if signed:
-        optional[112 + 4 * 8 : 112 + 5 * 8] = struct.pack("<II", 4096, 8)
+    signature = signer.encode()
+    size = 0x40 + 24 + len(optional) + 40 * len(parts) + sum(map(len, parts.values()))
+    if signature:
+        optional[112 + 4 * 8 : 112 + 5 * 8] = struct.pack("<II", size, len(signature))
     headers = b"MZ".ljust(0x3C, b"\0") + (0x40).to_bytes(4, "little")
     headers += struct.pack("<4sHHIIIHH", b"PE\0\0", 0x8664, len(parts), 0, 0, 0, len(optional), 0x22) + optional
     place = len(headers) + 40 * len(parts)
@@ -129,4 +131,4 @@ def unified_image(release: str, options: str, initrd: bytes, *, signed: bool = F
     for name, data in parts.items():
         headers += struct.pack("<8sIIII16x", name.encode(), len(data), 0, len(data), place + len(body))
         body += data
-    return headers + body
+    return headers + body + signature

@@ -88,6 +88,13 @@ DISK_DEFECTS = [
     ("generations", "told", DISK, None, "generation 2 and 1"),
     ("disk-layers", "advice", DISK._replace(volumes=(Volume(PARTITION, Superblock("LVM")),)), None, "2 is LVM"),
     ("disk-layers", "risk", DISK._replace(volumes=(Volume(PARTITION, Superblock("LUKS")),)), None, "2 is LUKS"),
+    (
+        "disk-layers",
+        "unknown",
+        DISK._replace(volumes=(Volume(PARTITION, None, unread="no driver"),)),
+        None,
+        "no driver",
+    ),
     ("swap-os-disk", "risk", DISK._replace(volumes=(Volume(PARTITION, Superblock("swap")),)), None, "2 is swap"),
     ("nvme", "fails", DISK._replace(layout=Layout(("V1",), None, ())), "nvme", "generation 2 alone"),
 ]

@@ -82,6 +82,9 @@ def judge_layers(subject: Subject) -> Iterator[Found]:
             severity = Severity.ADVICE if kind == "LVM" else Severity.RISK
             what = f"partition {volume.partition.number} is {kind}"
             yield Found(what, subject.disk and subject.disk.path, severity=severity)
+        if volume.unread:
+            what = f"partition {volume.partition.number} was not read: {volume.unread}"
+            yield Found(what, subject.disk and subject.disk.path, severity=Severity.UNKNOWN, fix="Look at it by hand.")
     if subject.disk is None:
         for mount in _mounts(subject):
             if mount.spec.startswith("/dev/mapper/") and mount.target in ("/", "/usr", "/boot"):

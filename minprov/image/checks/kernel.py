@@ -24,6 +24,9 @@ NEEDED_FOR_NVME = ("nvme", "nvme_core")
 
 NUMA_FIXED, ALL_FIXES = (2, 6, 37), (4, 4)
 NVME_TIMEOUT = "240"
+MICROSOFT = (b"Microsoft Corporation UEFI CA", b"Microsoft UEFI CA", b"Microsoft Corporation Third Party Marketplace")
+"""In the names of the authorities whose keys the firmware of a VM has."""
+MAX_CERTIFICATES = 1 << 16
 RULE_DIRECTORIES = ("/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
 MODPROBE = ("/etc/modprobe.d/*.conf", "/usr/lib/modprobe.d/*.conf", "/lib/modprobe.d/*.conf")
 
@@ -130,19 +133,25 @@ def judge_boot_files(subject: Subject) -> Iterator[Found]:
 
 
 def judge_signatures(subject: Subject) -> Iterator[Found]:
-    """Look for signatures on the first loader and on each kernel; who signed them is not looked at."""
+    """Look for signatures on the first loader and on each kernel, and for Microsoft's on the loader."""
     if not subject.may_be_generation_2:
         return
     severity = Severity.FAILS if subject.purpose.trusted_launch else None
-    paths = subject.tree.glob(*FALLBACK)
+    loaders = subject.tree.glob(*FALLBACK)
+    paths = [*loaders]
     paths += [started.kernel.image for started in subject.started if started.kernel and started.kernel.image]
     paths += [started.entry.file for started in subject.started if started.unified]
     for path in dict.fromkeys(paths):
         with subject.tree.open(path) as file:
             pe = parse_pe(lambda offset, length, file=file: _pread(file, offset, length))  # type: ignore[misc]
-        if pe is None or not pe.signed:
+            place = pe.certificates if pe else None
+            signers = _pread(file, place.offset, min(place.size, MAX_CERTIFICATES)) if place else b""
+        if place is None:
             what = f"{'not signed' if pe else 'no EFI program'}: Secure Boot does not start it"
             yield Found(what, path, severity=severity)
+        elif path in loaders and not any(name in signers for name in MICROSOFT):
+            what = "signed, and not by Microsoft: Secure Boot starts it only with a key from the image definition"
+            yield Found(what, path)
 
 
 def _pread(file: BinaryIO, offset: int, length: int) -> bytes:
