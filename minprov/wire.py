@@ -97,8 +97,8 @@ async def report_health(
 
     The XML report answers a goal state: the given one serves the first attempt, and each further attempt fetches it
     anew, since a stale incarnation is refused with 410 (afterburn#461). JSON needs none; it is tried once XML was
-    refused for good, failed `ATTEMPTS_BEFORE_JSON` times, or took half of the time that was left. Neither is given up
-    before the deadline, since without a report the platform waits 40 minutes for one.
+    refused for good, failed `ATTEMPTS_BEFORE_JSON` times, or took or asks for half of the time that was left. Neither
+    is given up before the deadline, since without a report the platform waits 40 minutes for one.
 
     Raises:
         ProvisioningError: the last XML attempt's, when neither channel accepts the report before the deadline.
@@ -116,9 +116,10 @@ async def report_health(
             return Delivery(channel="xml", attempts=attempts)
         except AttemptFailed as refusal:
             logger.info("health report by XML: %s", refusal.error)
-            if not refusal.final and attempts < ATTEMPTS_BEFORE_JSON and time.monotonic() < half:
-                if refusal.status == HTTPStatus.GONE:
-                    refusal.delay = 0.0
+            if refusal.status == HTTPStatus.GONE:
+                refusal.delay = None  # a new goal state is there already
+            next_attempt = time.monotonic() + (refusal.delay or 0.0)
+            if not refusal.final and attempts < ATTEMPTS_BEFORE_JSON and next_attempt < half:
                 raise
             xml_refusal = refusal
         try:

@@ -35,12 +35,22 @@ class RetryPolicy(NamedTuple):
     growth: float = 1.6
     longest: float = 5.0
 
-    def delay(self, attempt: int, jitter: float) -> float:
-        """Return the delay after the given attempt, the first being 1; `jitter` is within 0 and 1."""
-        return min(self.longest, self.first * self.growth ** (attempt - 1)) * (0.75 + jitter / 2)
+    def delay(self, attempt: int, jitter: float, asked: float | None = None) -> float:
+        """Return the delay after the given attempt, the first being 1; `jitter` is within 0 and 1.
+
+        A delay that the server asked for is the least to wait (RFC 9110 §10.2.3), so 0 does not make a busy loop of it.
+        """
+        grown = self.longest if attempt > GROWS_FOR else min(self.longest, self.first * self.growth ** (attempt - 1))
+        own = max(SHORTEST_DELAY, grown * (0.75 + jitter / 2))
+        return own if asked is None else max(own, asked * (1 + jitter / 4))
 
 
 RETRY = RetryPolicy()
+GROWS_FOR = 100
+"""Attempts after which the delay has long been the longest: the power of a larger number is no float."""
+SHORTEST_DELAY = 0.1
+LAST_ATTEMPT = 1.0
+"""Seconds before the deadline at which the last attempt is made, when the delay would go beyond it."""
 
 
 class AttemptFailed(Exception):  # noqa: N818  # an event of the retry loop, not an error of the program
@@ -76,18 +86,23 @@ async def retry(
 ) -> T:
     """Repeat an operation until it succeeds, fails finally, or the deadline (on `clock`, in seconds) leaves no time.
 
+    A delay that goes beyond the deadline is cut, once, so that there is a last attempt before it.
+
     Raises the last attempt's `ProvisioningError`, with the number of attempts in its data; where the deadline cut that
     one short, the error of the one before it, which says more.
     """
     attempt = 0
     answered: AttemptFailed | None = None
+    last = False
     while True:
         attempt += 1
         try:
             return await operation()
         except AttemptFailed as failure:
-            delay = policy.delay(attempt, jitter()) if failure.delay is None else failure.delay
-            if failure.final or clock() + delay >= deadline:
+            delay, left = policy.delay(attempt, jitter(), failure.delay), deadline - clock()
+            if delay >= left > SHORTEST_DELAY and not last:
+                last, delay = True, max(SHORTEST_DELAY, left - LAST_ATTEMPT)
+            if failure.final or delay >= left:
                 told = answered if answered and clock() >= deadline else failure
                 told.error.data["attempts"] = str(attempt)
                 raise told.error from told

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import time
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
@@ -39,6 +40,7 @@ UNUSED = (
 )
 with deferred(*UNUSED):
     import aiohttp
+    from aiohttp.client_proto import ResponseHandler
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ logger = logging.getLogger(__name__)
 ACCEPTED_STATUSES = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED})
 USER_AGENT = f"minprov/{__version__}"
 MAX_BODY = 1 << 20
+MAX_ANSWER = MAX_BODY + (1 << 16)
+"""Bytes of a whole answer with its headers and trailers, which some releases of aiohttp collect without end."""
 ATTEMPT_LIMIT = 30.0  # seconds; Microsoft's advice for one call, azure-init#63
 CONNECT_LIMIT = 2.0
 READ_LIMIT = 10.0
@@ -66,6 +70,29 @@ BROKEN_ANSWERS: tuple[tuple[type[Exception], str], ...] = (
 PROXY_AGENT_STATUSES = frozenset({401, 403, 421, 502, 503})
 
 
+class _BoundedConnection(ResponseHandler):
+    """A connection that is closed once its one answer is longer than `MAX_ANSWER`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._received = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received <= MAX_ANSWER:
+            super().data_received(data)
+        elif self.transport:
+            self.set_exception(aiohttp.ClientPayloadError())
+            self.transport.abort()
+
+
+class _BoundedConnector(aiohttp.TCPConnector):
+    def __init__(self) -> None:
+        super().__init__(force_close=True)
+        # The way in that every release has had since 3.0; mypy takes a partial for invariant.
+        self._factory = partial(_BoundedConnection, asyncio.get_running_loop())  # type: ignore[assignment]
+
+
 class Transport:
     """An HTTP client session; enter it in the event loop that uses it.
 
@@ -82,7 +109,7 @@ class Transport:
     async def __aenter__(self) -> Self:
         self._routes.__enter__()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True),
+            connector=_BoundedConnector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,

@@ -134,6 +134,7 @@ def to_document(result: Result) -> dict[str, Any]:
         "timings": [
             {"name": span.name, "kind": span.kind, "start_ms": span.start_ms, "end_ms": span.end_ms}
             | ({"outcome": span.outcome} if span.outcome else {})
+            | ({"requests": span.requests} if span.requests > 1 else {})
             for span in result.spans
         ],
         "error": error and {"reason": error.reason.phrase, "data": error.data, "exit_status": error.reason.exit_status},

@@ -11,16 +11,22 @@ _START_TIME_FIELD = 19
 
 WORK, WAIT, REQUEST = "work", "wait", "request"
 SHORTEST_WAIT_MS = 1.0
+MAX_REQUESTS = 20
+"""Requests of one name that have a span of their own: the report stays small however often one is repeated."""
 
 
 class Span(NamedTuple):
-    """One stretch of the run: work, a wait or a request, of which `outcome` says how it ended."""
+    """One stretch of the run: work, a wait or a request, of which `outcome` says how it ended.
+
+    `requests` of them share a span above `MAX_REQUESTS`; its outcome is that of the last.
+    """
 
     name: str
     start_ms: float
     end_ms: float
     kind: str = WORK
     outcome: str | None = None
+    requests: int = 1
 
 
 class Timeline:
@@ -69,8 +75,13 @@ class Timeline:
         self.spans.append(Span(name=name, start_ms=start_ms, end_ms=self.now_ms(), kind=kind, outcome=outcome))
 
     def add_request(self, name: str, start_ms: float, outcome: str) -> None:
-        """Record a request that ends now, with its outcome."""
-        self.add(name, start_ms, REQUEST, outcome)
+        """Record a request that ends now, with its outcome; those above `MAX_REQUESTS` share one span."""
+        known = [number for number, span in enumerate(self.spans) if span.kind == REQUEST and span.name == name]
+        if len(known) < MAX_REQUESTS:
+            self.add(name, start_ms, REQUEST, outcome)
+        else:
+            last = self.spans[known[-1]]
+            self.spans[known[-1]] = last._replace(end_ms=self.now_ms(), outcome=outcome, requests=last.requests + 1)
 
 
 def _process_start() -> float:

@@ -65,13 +65,35 @@ def test_delays_start_at_a_tenth_of_a_second_and_grow_to_five() -> None:
 
 
 def test_jitter_spreads_delays_by_a_quarter_either_way() -> None:
-    assert (POLICY.delay(1, 0.0), POLICY.delay(1, 1.0)) == pytest.approx((0.075, 0.125))
+    assert (POLICY.delay(2, 0.0), POLICY.delay(2, 1.0)) == pytest.approx((0.12, 0.2))
 
 
-def test_a_delay_that_was_asked_for_is_kept() -> None:
+def test_a_delay_that_was_asked_for_is_the_least_to_wait() -> None:
     clock = Clock()
     run(failing(1, lambda: failure(delay=7.0)), clock)
-    assert clock.slept == [7.0]
+    assert clock.slept == [pytest.approx(7.0 * 1.125)]
+    assert POLICY.delay(1, 0.0, 7.0) == 7.0
+
+
+def test_to_ask_for_no_delay_makes_no_busy_loop() -> None:
+    clock = Clock()
+    with pytest.raises(ProvisioningError):
+        run(failing(10_000, lambda: failure(delay=0.0)), clock, deadline=600.0)
+    assert min(clock.slept) >= 0.1
+    assert len(clock.slept) < 150
+
+
+def test_an_endless_number_of_attempts_has_a_delay() -> None:
+    assert POLICY.delay(100_000, 0.5) == 5.0
+
+
+def test_a_delay_beyond_the_deadline_leaves_one_last_attempt() -> None:
+    clock = Clock()
+    assert run(failing(1, lambda: failure(delay=60.0)), clock, deadline=20.0) == "done"
+    assert clock.slept == [19.0]
+    with pytest.raises(ProvisioningError) as caught:
+        run(failing(10, lambda: failure(delay=60.0)), clock, deadline=40.0)
+    assert (clock.now, caught.value.data["attempts"]) == (39.0, "2")
 
 
 def test_a_final_failure_is_not_repeated() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,10 +16,11 @@ from minprov.emulator.platform import Emulator
 from minprov.emulator.vm import SAMPLE_VM
 from minprov.errors import ProvisioningError, Reason
 from minprov.model import GoalState, InstanceMetadata
-from minprov.network.transport import Transport
+from minprov.network.retry import AttemptFailed
+from minprov.network.transport import MAX_ANSWER, Transport
 from minprov.outcome.timeline import Timeline
 from minprov.sources import imds
-from minprov.sources.imds import fetch_instance
+from minprov.sources.imds import IMDS, fetch_instance
 from minprov.wire import Delivery, fetch_goal_state, report_health
 
 T = TypeVar("T")
@@ -212,6 +214,51 @@ def test_json_is_the_second_channel_once_xml_failed_three_times() -> None:
     delivery, asked = on_platform(ready, "[[health]]\nstatus = 500\ntimes = 'forever'")
     assert delivery == Delivery("json", 3)
     assert asked == ["goal-state", "health"] * 3 + ["provisioning-health"]
+
+
+def test_a_channel_that_asks_for_too_long_a_wait_is_left_for_the_other() -> None:
+    script = '[[goal-state]]\nstatus = 503\nheaders = { Retry-After = "60" }\ntimes = "forever"'
+    delivery, log = on_platform(not_ready, script, limit=10.0)
+    assert delivery == Delivery(channel="json", attempts=1)
+    assert len(log) == 2
+
+
+def test_each_channel_is_tried_once_more_before_both_are_given_up() -> None:
+    both = "".join(
+        f'[[{name}]]\nstatus = 429\nheaders = {{ Retry-After = "60" }}\ntimes = 1\n'
+        for name in ("goal-state", "provisioning-health")
+    )
+    delivery, _ = on_platform(not_ready, both, limit=1.5)
+    assert delivery == Delivery(channel="xml", attempts=2)
+
+
+@pytest.mark.parametrize("endless", ["headers", "one header", "trailers"])
+def test_an_endless_answer_ends_at_the_limit(endless: str) -> None:
+    beginning, piece = {
+        "headers": ("", "X-Filler: " + "x" * 4000 + "\r\n"),
+        "one header": ("X-Filler: ", "x" * 4000),
+        "trailers": ("Transfer-Encoding: chunked\r\n\r\n0\r\n", "X-Filler: " + "x" * 4000 + "\r\n"),
+    }[endless]
+    sent = 0
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(f"HTTP/1.1 200 OK\r\n{beginning}".encode())
+        with suppress(ConnectionError):
+            while True:
+                writer.write(piece.encode())
+                await writer.drain()
+                sent += len(piece)
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server, Transport(Timeline()) as transport:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            with pytest.raises(AttemptFailed):
+                await transport.attempt(IMDS, "GET", url, headers={}, deadline=time.monotonic() + 20.0)
+
+    asyncio.run(main())
+    assert sent < MAX_ANSWER + (16 << 20)  # and what the sockets between hold
 
 
 def test_json_needs_no_goal_state() -> None:
