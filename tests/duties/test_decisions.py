@@ -37,7 +37,7 @@ def fill(directory: Path, content: dict[str, Any]) -> Path:
 def options_for(content: dict[str, Any], device: str, directory: Path) -> Options:
     return Options(
         device=device,
-        mount_point=str(directory / "mounted"),
+        mount_point="/mnt/minprov-test",
         file_system=FileSystem(content.get("file-system", "ext4")),
         format=Format(content.get("format", "empty")),
     )
@@ -85,8 +85,9 @@ def test_decision_on(name: str, tmp_path: Path) -> None:
             assert decision.why.reason is Reason.RESOURCE_DISK_HOLDS_DATA
             assert content["says"] in str(decision.why)
             here = disk.Here(str(tmp_path / "state"), None, on_azure=False)
-            with pytest.raises(ProvisioningError):
+            with pytest.raises(ProvisioningError) as refused:
                 asyncio.run(disk.converge(options, here))
+            assert refused.value.reason is Reason.RESOURCE_DISK_HOLDS_DATA
     assert digest(image) == before
 
 

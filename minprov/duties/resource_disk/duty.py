@@ -133,9 +133,9 @@ def _take_lock(here: Here) -> int:
 
 
 def _wait_for_disk(options: Options, here: Here) -> None:
-    """Give a disk that a VM needs a moment to appear, where there is a bus on which it may."""
+    """Give a disk that a VM needs a moment to appear, where it has a name, or there is a bus for it."""
     buses = (f"{here.sysfs}/bus/vmbus", f"{here.sysfs}/class/nvme")
-    if options.resource_disk is not Policy.REQUIRED or not any(map(os.path.isdir, buses)):
+    if options.resource_disk is not Policy.REQUIRED or not (options.device or any(map(os.path.isdir, buses))):
         return
     deadline = time.monotonic() + PROBING_LIMIT
     while disk.find(options, here) is None and time.monotonic() < deadline:

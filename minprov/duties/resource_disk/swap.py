@@ -48,8 +48,8 @@ async def inspect(options: Options, here: Here) -> Inspection:
     size, wanted = _size(path), _wanted(options, here)
     active = next((swap for swap in read_usage(here.proc).swaps if swap.path == path), None)
     if _is_right(size, options, here):
-        # The first page is the header's.
-        if active and active.size == size - os.sysconf("SC_PAGE_SIZE"):
+        # The first page is the header's, and what is no whole page at the border of an extent is lost.
+        if active and 0.9 * size <= active.size < size:
             return Inspection(True, f"{_shown(size)}, on")
         return Inspection(False, f"{_shown(size)}, off: to be on")
     present = f"{_shown(size)}, on" if active else _shown(size) if size else "absent"
