@@ -275,8 +275,8 @@ class Reason(Enum):
     KEYS_NOT_ACCEPTED = (
         "sshd does not accept the keys of the user",
         os.EX_CONFIG,
-        "A setting of sshd switches key login off, refuses the type of the key, or has keys come from elsewhere.",
-        "Change the setting at the file and line in the report, or create the VM with a password.",
+        "A setting of sshd switches key login off or refuses the type of the key, or it cannot read the keys.",
+        "Change the setting at the file and line in the report, or the mode of what leads to the path.",
     )
     LOGIN_METHODS = (
         "sshd asks for more than the VM was given",

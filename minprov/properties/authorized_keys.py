@@ -21,9 +21,17 @@ from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
 from minprov.properties.login import key_obstacle, require_login
 from minprov.properties.name_service import find_user
-from minprov.properties.sshd_settings import Settings, ask_sshd
+from minprov.properties.sshd_settings import (
+    OUTSIDE,
+    Settings,
+    ask_sshd,
+    files_matching,
+    groups_of_user,
+    read_config,
+)
 from minprov.properties.user import SHADOW, set_password_field
 
+NO_ENTRY = "the user may not enter a directory above it"
 DEFAULT_FILES = ".ssh/authorized_keys"
 DIRECTORY_MODE, FILE_MODE, ROOTS_FILE_MODE = 0o700, 0o600, 0o644
 MAX_SIZE = 1 << 20
@@ -43,7 +51,7 @@ async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
     try:
         if _is_locked(system, account, answers):
             return Inspection(False, "the account is locked, which sshd minds where it does not use PAM")
-        for files in _files_of(answers, account):
+        for files in _files_of(system, answers, account):
             found = [await look(path, _read_as_sshd, system, account, path) for path in files]
             usable = "\n".join(contents for contents, fault in found if not fault)
             if not contains_all(usable, action.keys):
@@ -56,15 +64,20 @@ async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
 
 
 async def converge(system: System, action: WriteAuthorizedKeys) -> None:
-    """Add the keys that are lacking to the first file where sshd looks; what is there stays."""
+    """Add the keys that are lacking to the first file where sshd looks; what is there stays.
+
+    Raises `ProvisioningError` where sshd would not read it: others may write above it, or the user may not enter.
+    """
     account = find_user(system, action.username)
     if account is None:
         raise ProvisioningError(Reason.READ_BACK, detail=f"no account {action.username}")
     answers = await _ask(system, action)
     if _is_locked(system, account, answers):
         await set_password_field(system, account.name, "*")  # no password, as before, and no lock
-    for files in _files_of(answers, account):
+    for files in _files_of(system, answers, account):
         await _write(system, account, files[0], action.keys)
+        if fault := _read_as_sshd(system, account, files[0])[1]:
+            raise ProvisioningError(Reason.KEYS_NOT_ACCEPTED, username=account.name, path=files[0], detail=fault)
 
 
 async def _ask(system: System, action: WriteAuthorizedKeys) -> list[Settings] | None:
@@ -89,11 +102,23 @@ def _is_locked(system: System, account: Account, answers: Sequence[Settings] | N
     return (find_password_field(system.read_text(SHADOW), account.name) or "").startswith("!")
 
 
-def _files_of(answers: Sequence[Settings] | None, account: Account) -> list[list[str]]:
+def _files_of(system: System, answers: Sequence[Settings] | None, account: Account) -> list[list[str]]:
     """Return the files where sshd looks for keys, those of each connection that has any."""
-    configured = [settings.one("authorizedkeysfile") for settings in answers or ()] or [DEFAULT_FILES]
+    configured = [settings.one("authorizedkeysfile") for settings in answers or ()] or [_written(system, account)]
     used = [words.split() for words in dict.fromkeys(configured) if words.lower() != "none"]
     return [[_expand(word, account) for word in words] for words in used]
+
+
+def _written(system: System, account: Account) -> str:
+    """Return where the configuration says that keys are, for a system whose sshd cannot be asked: a tree."""
+    if not any("authorizedkeysfile" in text.lower() for text in read_config(system).values()):
+        return DEFAULT_FILES
+    from minprov.formats.sshd_config import Connection, find_line, read_lines
+
+    lines = read_lines(lambda pattern: files_matching(system, pattern))
+    connection = Connection(user=account.name, **OUTSIDE)
+    line = find_line(lines, "authorizedkeysfile", connection, groups_of_user(system, account.name))
+    return " ".join(line.arguments) if line else DEFAULT_FILES
 
 
 def _expand(path: str, account: Account) -> str:
@@ -124,6 +149,9 @@ def _read_as_sshd(system: System, account: Account, path: str) -> tuple[str, str
                 return "", "no file"
             file = os.stat(os.path.basename(path), dir_fd=directory, follow_symlinks=False)
             faults = [_fault(found, account) for found in (*above, os.fstat(directory), file)]
+            if _is_below_home(path, account):
+                with system.directory(account.home) as home:
+                    faults += [NO_ENTRY for found in _above(system, home) if not _may(found, account, stat.S_IXOTH)]
             if not any(faults) and not _may(file, account, stat.S_IROTH):
                 faults.append("the user may not read it")
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -143,14 +171,18 @@ def _fault(found: os.stat_result, account: Account) -> str:
     if stat.S_IMODE(found.st_mode) & 0o022:
         return "others may write to it or to a directory above it"
     if stat.S_ISDIR(found.st_mode) and not _may(found, account, stat.S_IXOTH):
-        return "the user may not enter a directory above it"
+        return NO_ENTRY
     return ""
 
 
 def _may(found: os.stat_result, account: Account, bit: int) -> bool:
     """Tell whether the user has a permission, given by its bit for others."""
-    shift = 6 if found.st_uid == account.uid else 3 if found.st_gid == account.gid else 0
-    return bool(found.st_mode & bit << shift)
+    if found.st_uid == account.uid:
+        return bool(found.st_mode & bit << 6)
+    if found.st_mode & (bit | bit << 3) in (0, bit | bit << 3):  # it is all one
+        return bool(found.st_mode & bit)
+    is_member = found.st_gid in os.getgrouplist(account.name, account.gid)
+    return bool(found.st_mode & (bit << 3 if is_member else bit))
 
 
 async def _write(system: System, account: Account, path: str, keys: Sequence[str]) -> None:
@@ -183,7 +215,7 @@ def _directory(
     parent = os.path.dirname(path)
     if not _is_below_home(path, account):
         with system.directory(parent, make=0o755 if create else None) as directory:
-            yield directory, list(_above(directory))
+            yield directory, list(_above(system, directory))
         return
     with system.directory(account.home) as home:
         directory, above = os.dup(home), []
@@ -215,13 +247,10 @@ def _directory(
             os.close(directory)
 
 
-def _above(directory: int) -> Iterator[os.stat_result]:
-    """Yield what stands above an open directory, up to the root."""
-    path = ".."
-    while True:
+def _above(system: System, directory: int) -> Iterator[os.stat_result]:
+    """Yield what stands above an open directory, up to the system's root."""
+    root, found, path = os.stat(system.root), os.fstat(directory), "."
+    while not os.path.samestat(found, root):
+        path += "/.."
         found = os.stat(path, dir_fd=directory)
         yield found
-        above = os.stat(f"{path}/..", dir_fd=directory)
-        if (found.st_dev, found.st_ino) == (above.st_dev, above.st_ino):
-            return
-        path += "/.."

@@ -26,6 +26,9 @@ MODE = 0o440
 # With these on, sudo asks for a password that the user does not have, or for a terminal.
 OTHERS_PASSWORD = ("targetpw", "rootpw", "runaspw")
 TERMINAL = "requiretty"
+# What an early sudo-rs says, which has no option -U: it goes by its file then.
+UNKNOWN_OPTION = ("usage:", "invalid option", "unrecognized option")
+UNASKED = Listing((), everything=True, no_password=True)
 # As the first word of a rule such a name is an alias, if there is one, and a uid is not.
 MAY_BE_ALIAS = re.compile(r"[A-Z][A-Z0-9_]*")
 
@@ -56,11 +59,11 @@ async def inspect(system: System, action: GrantSudo) -> Inspection:
     found = os.stat(system.path(action.path))
     if stat.S_IMODE(found.st_mode) != MODE or found.st_uid != os.geteuid():
         return Inspection(False, f"{action.path} has another mode or owner")
-    listing = await _ask(system, sudo, action, action.username) if asks else Listing((), True, True)
+    listing = await _ask(system, sudo, action, action.username) if asks else UNASKED
     if contents not in (_rule(action, account, ()), _rule(action, account, _said(listing))):
         return Inspection(False, f"{action.path} says something else")
     fault = _fault(listing, action)
-    return Inspection(not fault, fault or "grants it")
+    return Inspection(not fault, fault or "grants it", verified=listing is not UNASKED)
 
 
 async def converge(system: System, action: GrantSudo) -> None:
@@ -103,6 +106,8 @@ async def _ask(system: System, sudo: list[str], action: GrantSudo, username: str
             printed = await _print(system, command)
         except ProvisioningError as error:
             detail = error.data.get("detail", "")
+            if any(words in detail.lower() for words in UNKNOWN_OPTION):
+                return UNASKED
             raise ProvisioningError(Reason.SUDO_REFUSED, username=action.username, detail=detail) from error
         system.answers[key] = parse_listing(printed)
     answer: Listing = system.answers[key]
