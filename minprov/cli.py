@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from minprov.commands.parser import Parser
+    from minprov.last_resort import LastResort, NoLastResort
 
 COMMANDS = {
     "check": "tell what would keep a machine or a tree from coming up on Azure",
@@ -23,7 +24,7 @@ COMMANDS = {
 """What each command does; its module in `commands` is named like it. Without one, the machine is provisioned."""
 
 
-def run(argv: list[str]) -> int:
+def run(argv: list[str], last_resort: LastResort | NoLastResort | None = None) -> int:
     """Run the command line and return the exit status; whatever is wrong is printed."""
     try:
         if argv and argv[0] in COMMANDS:
@@ -34,7 +35,7 @@ def run(argv: list[str]) -> int:
             return os.EX_OK
         from minprov.commands.run import run
 
-        return run(argv)
+        return run(argv, last_resort)
     except ProvisioningError as error:
         if "--json" in argv:
             from minprov.commands.output import print_result

@@ -1,23 +1,21 @@
 """The one shot: gather, plan, apply, report.
 
-Owns the order of things and the deadline. Applying starts as soon as there is enough to plan with; what arrives later
-is planned again, and only what is new is carried out. Ready is posted when every required property was read back and
-that fact is on disk. A failure is told on every channel there is, in the time that is left or a little more.
+Owns the order of things. Applying starts as soon as there is enough to plan with; what arrives later is planned again,
+and only what is new is carried out. Ready is posted when every required property was read back and that fact is on
+disk. A failure is told on every channel there is, in the time that is left or a little more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minprov import __version__
 from minprov.actions import Phase, PublishHostname
 from minprov.apply import apply, first_required_failure, preview
+from minprov.bounds import Bounds
 from minprov.choice import asks_nothing, find_differences
 from minprov.config import OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
@@ -31,59 +29,54 @@ from minprov.machine.identity import Identity
 from minprov.machine.provisioners import enabled_provisioners
 from minprov.machine.system import System
 from minprov.model import Evidence
-from minprov.outcome import channels
 from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
 from minprov.properties import waagent
-from minprov.report import ORDINARY_VM, encode_failure, encode_success
-from minprov.wire import Delivery, report_health
+from minprov.reporting import Reporting, first_of
 
 if TYPE_CHECKING:
     from minprov.discs.reading import Reading
+    from minprov.last_resort import LastResort, NoLastResort
     from minprov.network.transport import Transport
 
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=BaseException)
 
-FAILURE_GRACE = 5.0
-"""Seconds for the failure report itself, which may start when the deadline has passed: counted from there, then."""
 DRY_RUN_GRACE = 1.0
 """Seconds a dry run waits for a source that the plan does not need, to be able to tell of it."""
 GOAL_STATE_GRACE = 1.0
 """Seconds Ready waits for the answer that is under way: to ask anew would take no less, and load the platform twice."""
 EJECT_LIMIT = 5.0
 PUBLISH_LIMIT = 15.0
-SLACK = 0.5
-"""Seconds after which the deadline ends what has not ended by it: what knows the deadline itself can say more."""
-AGENT = f"minprov/{__version__}"
-UNKNOWN_VM_ID = "00000000-0000-0000-0000-000000000000"
-HEARTBEAT = 10.0
-"""Seconds between two lines on the console while something is waited for."""
-# After these, Ready may still follow from the next run or from the other provisioner: NotReady would end that.
-UNTOLD = frozenset({Reason.REPORT_FAILED, Reason.TERMINATED, Reason.OTHER_PROVISIONER})
 
 
 class Run:
     """One run on one system, and what it has come to so far; create it in the event loop."""
 
-    def __init__(self, options: Options, system: System, identity: Identity, reading: Reading) -> None:
+    def __init__(
+        self,
+        options: Options,
+        system: System,
+        identity: Identity,
+        reading: Reading,
+        last_resort: LastResort | NoLastResort,
+    ) -> None:
         self._options = options
         self._system = system
         self._identity = identity
         self._reading = reading
         self._timeline = Timeline()
         self._state_dir = system.path(options.state_dir)
-        self._deadline = asyncio.get_running_loop().time() + options.timeout
-        self._terminated = False
-        self._work: asyncio.Task[None] | None = None
+        self._bounds = Bounds(options.timeout, self._timeline)
         self._drive: str | None = None
         self.result = Result(vm_id=identity.vm_id, spans=self._timeline.spans)
+        self._reporting = Reporting(options, system, self.result, self._timeline, self._bounds, last_resort)
 
     async def provision(self, *, force: bool = False) -> Result:
         """Provision the system and tell the platform; a failure is in the result, and told."""
-        async with self._heartbeat():
+        async with self._bounds.heartbeat(self._reporting.say):
             await self._guard(self._provision(force=force))
             await self._conclude()
         return self.result
@@ -91,7 +84,7 @@ class Run:
     async def refuse(self, error: ProvisioningError) -> Result:
         """Tell the platform of an error that came up before there was anything to run."""
         self.result.error = error
-        async with self._heartbeat():
+        async with self._bounds.heartbeat(self._reporting.say):
             await self._conclude()
         return self.result
 
@@ -102,11 +95,9 @@ class Run:
 
     def terminate(self) -> None:
         """Stop whatever may take long; what is told on this side of the wire is told yet."""
-        self._terminated = True
-        if self._work:
-            self._work.cancel()
+        self._bounds.terminate()
 
-    # -- the story -----------------------------------------------------------------------------------------------------
+    # -- the run -------------------------------------------------------------------------------------------------------
 
     async def _provision(self, *, force: bool) -> None:
         self._make_state_directory()
@@ -135,7 +126,7 @@ class Run:
             if evidence != early:
                 await self._apply(self._plan(evidence).beyond(plan))
             await self._record(markers.APPLIED)
-            await self._tell_ready(await sources.transport(), sources)
+            await self._report_ready(await sources.transport(), sources)
             self._compare(sources.by_now(evidence))
             self._drive = evidence.device
         self.result.outcome = Outcome.NOTHING_ASKED if asks_nothing(evidence) else Outcome.PROVISIONED
@@ -143,7 +134,7 @@ class Run:
     async def _finish_earlier_run(self, transport: Transport, sources: Sources | None) -> None:
         """Do what a run has left to do that was ended once everything had been applied."""
         logger.info("applied by an earlier run: only the report is due")
-        await self._tell_ready(transport, sources)
+        await self._report_ready(transport, sources)
         self._drive = await find_drive(self._options)
         self.result.outcome = Outcome.ALREADY_PROVISIONED
 
@@ -174,7 +165,7 @@ class Run:
             self.result.note(f"{agent} is enabled, too: {treated}")
 
     def _sources(self) -> Sources:
-        return Sources(self._options, self._reading, self.result, self._timeline, deadline=self._deadline)
+        return Sources(self._options, self._reading, self.result, self._timeline, deadline=self._bounds.deadline)
 
     def _identify(self, evidence: Evidence) -> None:
         if self.result.vm_id is None and evidence.instance:
@@ -209,35 +200,26 @@ class Run:
             for note in result.notes:
                 self.result.note(note)
 
-    async def _tell_ready(self, transport: Transport, sources: Sources | None) -> None:
+    async def _report_ready(self, transport: Transport, sources: Sources | None) -> None:
         goal_state = await sources.goal_state(GOAL_STATE_GRACE) if sources else None
-        # The host collects the pool when it gets the health report, and nothing that is written later.
-        await channels.tell_host(self._options, encode_success(agent=AGENT, vm_id=self._vm_id, timestamp=_now()))
-        try:
-            with self._timeline.waiting("WireServer to accept the Ready report"):
-                delivery = await report_health(
-                    transport, self._options.wireserver_url, goal_state=goal_state, deadline=self._deadline
-                )
-        except ProvisioningError as error:
-            raise ProvisioningError(Reason.REPORT_FAILED, cause=error.reason.phrase, **error.data) from error
-        self._note_delivery("Ready", delivery)
+        await self._reporting.report_ready(transport, goal_state)
 
     async def _conclude(self) -> None:
         """Tell how the run ended on every channel that has not been told yet."""
         if self.result.error is not None:
-            await self._tell_failure(self.result.error)
-            await channels.store_report(self._system, self._options, self.result)
+            await self._reporting.tell_failure(self.result.error)
+            await self._reporting.store()
         elif self.result.reported:
             await self._eject()
             await self._publish_hostname()
-            await channels.store_report(self._system, self._options, self.result)
+            await self._reporting.store()
             # Last of all: with this on record, no further run will do what this one has left undone.
             try:
                 await self._record(markers.READY)
             except ProvisioningError as error:
                 logger.warning("the next run will report Ready again: %s", error)
             line = f"{self.result.outcome.value}, Ready reported in {self._timeline.now_ms() / 1000:.1f} s"
-            await channels.write_console(self._options, line)
+            await self._reporting.say(line)
 
     async def _eject(self) -> None:
         """Give the disc back, which has the password on it, once there is nothing more that it is needed for."""
@@ -255,51 +237,13 @@ class Run:
             self._keep(await apply([step], self._system, self._timeline))
 
         try:
-            await self._stoppable(apply_step(), limit=limit)
+            await self._bounds.run(apply_step(), limit=limit)
         except* TimeoutError:
             logger.warning("%s not done: no end after %g s", step.name, limit)
         except* Exception as failures:
-            logger.warning("%s not done: %s", step.name, _first(failures))
-
-    async def _tell_failure(self, error: ProvisioningError) -> None:
-        """Tell of a failure, the surest channels first; what goes wrong here is logged and no more."""
-        pooled = error.data["type"] if error.reason is Reason.UNSUPPORTED_PREPROVISIONING else ORDINARY_VM
-        report = encode_failure(
-            error.reason.phrase, error.data, agent=AGENT, vm_id=self._vm_id, timestamp=_now(), pps_type=pooled
-        )
-        logger.error("%s", report)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(channels.write_console(self._options, report))
-            group.create_task(channels.store_report(self._system, self._options, self.result))
-            if error.reason is not Reason.OTHER_PROVISIONER:  # whose own report is the one that counts
-                group.create_task(channels.tell_host(self._options, report))
-        if error.reason in UNTOLD:
-            return
-        began = min(asyncio.get_running_loop().time(), self._deadline)
-        self._deadline = max(self._deadline, began + FAILURE_GRACE)
-        try:
-            await self._stoppable(self._post_failure(report))
-        except* (ProvisioningError, TimeoutError) as failures:
-            logger.error("NotReady not reported: %s", _first(failures))
-        except* Exception as defects:
-            logger.critical("NotReady not reported", exc_info=defects)
-
-    async def _post_failure(self, report: str) -> None:
-        with self._timeline.waiting("WireServer to accept the failure report"):
-            async with open_transport(self._timeline) as transport:
-                url = self._options.wireserver_url
-                delivery = await report_health(transport, url, failure=report, deadline=self._deadline)
-        self._note_delivery("NotReady", delivery)
-
-    def _note_delivery(self, reported: str, delivery: Delivery) -> None:
-        self.result.reported, self.result.channel, self.result.attempts = reported, delivery.channel, delivery.attempts
-        logger.info("%s reported: channel=%s attempts=%d", reported, delivery.channel, delivery.attempts)
+            logger.warning("%s not done: %s", step.name, first_of(failures))
 
     # -- what earlier runs left ----------------------------------------------------------------------------------------
-
-    @property
-    def _vm_id(self) -> str:
-        return self.result.vm_id or UNKNOWN_VM_ID
 
     @property
     def _uuid(self) -> str | None:
@@ -333,12 +277,12 @@ class Run:
 
     # -- bounds --------------------------------------------------------------------------------------------------------
 
-    async def _guard(self, story: Coroutine[Any, Any, None]) -> None:
-        """Run the story within its bounds; however it fails, the result holds the error."""
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the work within its bounds; however it fails, the result holds the error."""
         try:
-            await self._stoppable(story)
+            await self._bounds.run(work)
         except* ProvisioningError as failures:
-            self.result.error = _first(failures)
+            self.result.error = first_of(failures)
         except* TimeoutError:
             limit = f"{self._options.timeout:g} s"
             ready_is_due = self._holds(markers.APPLIED)
@@ -346,39 +290,4 @@ class Run:
             self.result.error = ProvisioningError(reason, waited_for=self._timeline.waited_for, limit=limit)
         except* Exception as defects:  # whatever it is, the platform is told, and the log has the traceback
             logger.critical("unhandled exception", exc_info=defects)
-            self.result.error = ProvisioningError(Reason.INTERNAL, exception=type(_first(defects)).__name__)
-
-    async def _stoppable(self, work: Coroutine[Any, Any, None], *, limit: float = math.inf) -> None:
-        """Run what may take long until it ends, or is ended by the deadline, a limit in seconds, or `terminate`."""
-        deadline = min(self._deadline, asyncio.get_running_loop().time() + limit)
-        async with asyncio.timeout_at(deadline + SLACK), asyncio.TaskGroup() as group:
-            self._work = group.create_task(work)
-            if self._terminated:
-                self._work.cancel()
-        if self._work.cancelled():
-            raise ProvisioningError(Reason.TERMINATED, waited_for=self._timeline.waited_for)
-
-    @asynccontextmanager
-    async def _heartbeat(self) -> AsyncIterator[None]:
-        """Tell the console now and then what is being waited for."""
-        async with asyncio.TaskGroup() as group:
-            heartbeat = group.create_task(self._beat())
-            yield
-            heartbeat.cancel()
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT)
-            left = max(0.0, self._deadline - asyncio.get_running_loop().time())
-            line = f"waiting for {self._timeline.waited_for}, {left:.0f} s left"
-            await channels.write_console(self._options, line)
-            logger.info("%s", line)
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _first(failures: BaseExceptionGroup[E]) -> E:
-    first = failures.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+            self.result.error = ProvisioningError(Reason.INTERNAL, exception=type(first_of(defects)).__name__)

@@ -21,6 +21,8 @@ from minprov.network.retry import AttemptFailed, Endpoint, retry
 from minprov.report import build_health_json, build_health_xml
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minprov.network.transport import Transport
 
 logger = logging.getLogger(__name__)
@@ -92,18 +94,24 @@ async def report_health(
     deadline: float,
     goal_state: GoalState | None = None,
     failure: str | None = None,
+    claim: Callable[[], bool] = lambda: True,
 ) -> Delivery:
     """Report Ready, or NotReady with the description of a failure, by whichever channel accepts it first.
 
     The XML report answers a goal state: the given one serves the first attempt, and each further attempt fetches it
     anew, since a stale incarnation is refused with 410 (afterburn#461). JSON needs none; it is tried once XML was
     refused for good, failed `ATTEMPTS_BEFORE_JSON` times, or took or asks for half of the time that was left. Neither
-    is given up before the deadline, since without a report the platform waits 40 minutes for one.
+    is given up before the deadline, since without a report the platform waits 40 minutes for one. `claim` is asked
+    before the first byte of a report: where it says no, somebody else has reported.
 
     Raises:
         ProvisioningError: the last XML attempt's, when neither channel accepts the report before the deadline.
     """
     attempts = 0
+
+    def require_claim() -> None:
+        if not claim():
+            raise AttemptFailed(ProvisioningError(Reason.DEADLINE, detail="the last resort has reported"), final=True)
 
     async def deliver() -> Delivery:
         nonlocal attempts, goal_state
@@ -112,6 +120,7 @@ async def report_health(
         half = (time.monotonic() + deadline) / 2
         try:
             current, goal_state = goal_state or await _attempt_goal_state(transport, base_url, half), None
+            require_claim()
             await _post_xml(transport, base_url, current, failure, half)
             return Delivery(channel="xml", attempts=attempts)
         except AttemptFailed as refusal:
@@ -122,6 +131,7 @@ async def report_health(
             if not refusal.final and attempts < ATTEMPTS_BEFORE_JSON and next_attempt < half:
                 raise
             xml_refusal = refusal
+        require_claim()
         try:
             await _post_json(transport, base_url, failure, deadline)
             return Delivery(channel="json", attempts=attempts)

@@ -382,7 +382,7 @@ def test_sigterm_ends_the_wait_for_wireserver_and_the_next_run_reports(whole: Wh
 
 # -- the heartbeat -----------------------------------------------------------------------------------------------------
 
-SOON = "import minprov.provision; minprov.provision.HEARTBEAT = 0.05" + MAIN
+SOON = "import minprov.bounds; minprov.bounds.HEARTBEAT = 0.05" + MAIN
 
 
 async def heartbeat(whole: WholeRun, process: asyncio.subprocess.Process, subject: str) -> None:

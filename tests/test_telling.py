@@ -168,7 +168,7 @@ NO_REPORT = {
 @pytest.mark.parametrize("step", NO_REPORT.values(), ids=NO_REPORT)
 def test_a_failure_that_cannot_be_reported_is_still_on_console_and_disk(whole: WholeRun, step: Step) -> None:
     spoil_hostname(whole)
-    code = "import minprov.provision; minprov.provision.FAILURE_GRACE = 0.5\n"
+    code = "import minprov.reporting; minprov.reporting.FAILURE_GRACE = 0.5\n"
     code += "from minprov.__main__ import main\nmain()\n"
     faults = Faults(steps=dict.fromkeys(HEALTH, (step,)))
 

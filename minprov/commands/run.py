@@ -14,6 +14,7 @@ from minprov.commands.output import print_result
 from minprov.config import CONFIG_FILE, Loop, Options, load
 from minprov.discs.reading import Reading
 from minprov.errors import ProvisioningError, Reason
+from minprov.last_resort import LastResort, NoLastResort
 from minprov.machine.identity import AZURE_CHASSIS_ASSET_TAG, Identity, read_identity
 from minprov.machine.markers import READY, holds
 from minprov.machine.paths import resolve_beneath
@@ -43,7 +44,7 @@ SETTINGS: dict[str, Callable[[Any], object]] = {
 }
 
 
-def run(argv: list[str]) -> int:
+def run(argv: list[str], last_resort: LastResort | NoLastResort | None = None) -> int:
     """Provision, print what came of it on stdout, and return the exit status.
 
     Raises:
@@ -51,12 +52,15 @@ def run(argv: list[str]) -> int:
 
     """
     flags = vars(build_parser().parse_args(argv)) if argv else {}
-    result = _execute(flags)
+    last_resort = last_resort or NoLastResort()
+    result = _execute(flags, last_resort)
+    if result.is_untold and result.error:
+        last_resort.hand_over(result.error.reason.phrase, str(result.error)[:200])
     print_result(to_document(result), as_json=flags.get("json", False))
     return result.error.reason.exit_status if result.error else os.EX_OK
 
 
-def _execute(flags: dict[str, Any]) -> Result:
+def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> Result:
     root, dry_run = flags.get("root", "/"), flags.get("dry_run", False)
     if flags.get("emulated") and not dry_run and os.path.realpath(root) == "/":
         raise ProvisioningError(Reason.USAGE, detail="--emulated needs --dry-run, or a --root other than /")
@@ -74,7 +78,9 @@ def _execute(flags: dict[str, Any]) -> Result:
         options, refusal = Options(**settings), error  # the platform is to be told, which the defaults are good for
     if options.tools_path:
         os.environ["PATH"] = ":".join((*options.tools_path, os.environ.get("PATH", "")))
-    # From here on the kernel ends the process in time, whatever it is doing.
+    # From here on the kernel ends the process in time, whatever it is doing. What was ignored is inherited as ignored.
+    for number in (signal.SIGALRM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
     set_up_logging("warning" if dry_run and "log_level" not in flags else options.log_level)
     identity = read_identity()
@@ -83,13 +89,21 @@ def _execute(flags: dict[str, Any]) -> Result:
     state_dir = resolve_beneath(root, options.state_dir)
     if not dry_run and not flags.get("force") and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
         return Result(outcome=Outcome.ALREADY_PROVISIONED, vm_id=identity.vm_id)
+    last_resort.know(
+        timeout=options.timeout,
+        wireserver_url=options.wireserver_url,
+        console=options.console,
+        kvp_pool=options.kvp_pool,
+        state_dir=state_dir,
+        vm_id=identity.vm_id,
+    )
     # Until there is somebody to tell of it, a signal to stop has to wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     # A core file would hold the password.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # The emulated platform has media of its own, which is not there yet.
     reading = None if flags.get("emulated") else Reading(options)
-    return _run_in_loop(options, identity, flags, reading, refusal)
+    return _run_in_loop(options, identity, flags, reading, refusal, last_resort)
 
 
 def _run_in_loop(
@@ -98,6 +112,7 @@ def _run_in_loop(
     flags: dict[str, Any],
     reading: Reading | None,
     refusal: ProvisioningError | None,
+    last_resort: LastResort | NoLastResort,
 ) -> Result:
     import asyncio
 
@@ -107,7 +122,7 @@ def _run_in_loop(
     os.umask(0o022)
     loop = new_event_loop(options.loop)
     asyncio.set_event_loop(loop)
-    result = loop.run_until_complete(_main(options, identity, flags, reading, refusal))
+    result = loop.run_until_complete(_main(options, identity, flags, reading, refusal, last_resort))
     # The loop is not closed: that would wait for threads, one of which a file system may hold for ever.
     if flags.get("dry_run") and not identity.on_azure and _found_nothing(result, options):
         firmware = identity.chassis_asset_tag or "unknown"
@@ -122,6 +137,7 @@ async def _main(
     flags: dict[str, Any],
     reading: Reading | None,
     refusal: ProvisioningError | None,
+    last_resort: LastResort | NoLastResort,
 ) -> Result:
     import asyncio
 
@@ -147,7 +163,8 @@ async def _main(
             )
         reading = reading or Reading(options)
         stack.callback(reading.abandon)
-        current = Run(options, System(flags.get("root", "/"), look_only=flags.get("dry_run", False)), identity, reading)
+        system = System(flags.get("root", "/"), look_only=flags.get("dry_run", False))
+        current = Run(options, system, identity, reading, last_resort)
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, current.terminate)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 from minprov import __version__
 from minprov.errors import ProvisioningError
 from minprov.network.deferred import deferred
-from minprov.network.retry import AttemptFailed, Endpoint
+from minprov.network.retry import SHORTEST_DELAY, AttemptFailed, Endpoint
 from minprov.network.routes import RouteWatch, has_route
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Transport:
             ProvisioningError(endpoint.refused, http_code=status, url=url),
             status=status,
             final=not unsigned and (status in endpoint.final_statuses or 300 <= status < 400),
-            delay=min(float(after), MAX_RETRY_AFTER) if after.isdecimal() else None,
+            delay=max(min(float(after), MAX_RETRY_AFTER), SHORTEST_DELAY) if after.isdecimal() else None,
         )
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from minprov.plan import Plan
 
 SCHEMA = "minprov/result/1"
-MAX_NOTES = 50
+MAX_NOTES, MAX_ITEMS, MAX_SHOWN = 50, 50, 600
+"""So that the document of any run has at most 64 KiB."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ class Result:
         self.actions: tuple[ActionResult, ...] = ()
         self.notes: list[str] = []
         self.reported: str | None = None
+        self.is_untold = False
+        """Whether there is a failure that the platform should have been told of, and was not."""
         self.channel: str | None = None
         self.attempts = 0
         self.spans = spans if spans is not None else []
@@ -156,5 +159,7 @@ def _shown(value: object) -> object:
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     if isinstance(value, tuple):
-        return list(value)
+        return [_shown(item) for item in value[:MAX_ITEMS]]
+    if isinstance(value, str):
+        return value if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]}…"
     return str(value) if isinstance(value, Secret) else value

@@ -1,0 +1,242 @@
+"""Who tells the platform when the run itself cannot: a process of its own, which holds the deadline.
+
+It is forked before anything is imported that could be broken, and waits. The run may hang with its file system, run out
+of memory, or not be able to load; without a word from it the platform would wait for 40 minutes. A token decides who
+speaks: whoever is about to send the first byte of a final report takes it, and nobody else reports after that. So there
+is never both Ready and NotReady.
+
+Imports nothing but the standard library before there is something to tell, and goes without what it cannot import then.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATIENCE = 1.0
+"""Seconds after the deadline in which the run may take the token itself: it knows more than is known here."""
+FILE_LIMIT, KVP_LIMIT, POST_LIMIT = 0.2, 0.2, 1.0
+DEADLINE_PASSED, ENDED_UNTOLD = "provisioning deadline passed", "unhandled exception"
+MAX_ANSWER = 1 << 16
+MAX_DESCRIPTOR = 1 << 10
+MAX_SETTINGS = 1 << 14
+UNKNOWN_VM_ID = "00000000-0000-0000-0000-000000000000"
+# The defaults of the configuration, for as long as that has not been read.
+DEFAULTS: dict[str, Any] = {
+    "timeout": 600.0,
+    "wireserver_url": "http://168.63.129.16",
+    "console": "/dev/console",
+    "kvp_pool": "/var/lib/hyperv/.kvp_pool_1",
+    "state_dir": "/var/lib/minprov",
+    "vm_id": None,
+    "phrase": ENDED_UNTOLD,
+}
+
+
+class LastResort:
+    """The run's end of it: create it as early as can be, and `end` it when there is nothing left to tell."""
+
+    def __init__(self, **settings: object) -> None:
+        """Start the process that waits, with what is known of the settings so far."""
+        self._handed_over = False
+        self._token, writer = os.pipe2(os.O_CLOEXEC)
+        os.write(writer, b"t")  # a byte in a pipe is read once, whoever reads
+        os.close(writer)
+        reader, self._control = os.pipe2(os.O_CLOEXEC)
+        if os.fork() == 0:
+            _wait(self._token, reader, DEFAULTS | settings)
+        os.close(reader)
+
+    def know(self, **settings: object) -> None:
+        """Tell what has become known: values that `marshal` knows, by the names of `DEFAULTS`."""
+        with suppress(OSError):
+            os.write(self._control, marshal.dumps(settings))
+
+    def claim(self) -> bool:
+        """Take the token: tell whether the run may report. Whoever has it keeps it."""
+        return _take(self._token)
+
+    def hand_over(self, phrase: str, detail: str) -> None:
+        """Have it told by the process that waits, once the run has ended, why the run could not report."""
+        self.know(phrase=phrase, detail=detail)
+        self._handed_over = True
+
+    def end(self) -> None:
+        """Say that the run ends: nobody reports any more, unless that was handed over."""
+        if not self._handed_over:
+            self.claim()
+        with suppress(OSError):
+            os.close(self._control)
+
+
+class NoLastResort:
+    """For a run that tells nobody, or that cannot have one: it may always speak."""
+
+    def know(self, **settings: object) -> None:
+        """Do nothing."""
+
+    def claim(self) -> bool:
+        """Return True."""
+        return True
+
+    def hand_over(self, phrase: str, detail: str) -> None:
+        """Do nothing."""
+
+    def end(self) -> None:
+        """Do nothing."""
+
+
+_has_token = False
+
+
+def _take(token: int) -> bool:
+    """Take the token, or tell whether it is this process that has it."""
+    global _has_token  # one for each process, as there is one run
+    _has_token = _has_token or bool(os.read(token, 1))
+    return _has_token
+
+
+def _wait(token: int, control: int, settings: dict[str, Any]) -> NoReturn:
+    """Be the process that waits: until the run has ended, or until it has not in time."""
+    try:
+        _detach(token, control)
+        started = time.monotonic()
+        phrase = DEADLINE_PASSED
+        while (left := started + settings["timeout"] + PATIENCE - time.monotonic()) > 0:
+            if select.select([control], [], [], left)[0]:
+                message = os.read(control, MAX_SETTINGS)
+                if not message:
+                    phrase = settings["phrase"]
+                    break
+                settings |= marshal.loads(message)  # noqa: S302  # from our own parent
+        if _take(token):
+            _tell(settings, phrase)
+    finally:
+        os._exit(0)
+
+
+def _detach(token: int, control: int) -> None:
+    """Let go of what is the run's: whoever reads its output to the end shall not wait for this process."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # they are for the run, which may have something to say
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(null, standard)
+    low, high = sorted((token, control))
+    os.closerange(3, low)
+    os.closerange(low + 1, high)
+    os.closerange(high + 1, MAX_DESCRIPTOR)
+
+
+def _tell(settings: dict[str, Any], phrase: str) -> None:
+    """Tell every channel, each bounded: the console, the host, the platform, and the file that `status` reads."""
+    vm_id = settings["vm_id"] or UNKNOWN_VM_ID
+    timestamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    report = f"result=error|reason={phrase}|agent=minprov|told_by=last resort|vm_id={vm_id}|timestamp={timestamp}"
+    with suppress(Exception):  # it is only said more fully by what may be broken
+        from minprov.report import encode_failure
+
+        data = {"told_by": "last resort", "detail": settings.get("detail") or "the run did not tell it itself"}
+        report = encode_failure(phrase, data, agent="minprov", vm_id=vm_id, timestamp=timestamp)
+    _bounded(FILE_LIMIT, lambda: _write_console(settings["console"], report))
+    _bounded(KVP_LIMIT, lambda: _tell_host(settings["kvp_pool"], report))
+    _bounded(POST_LIMIT, lambda: _post(settings["wireserver_url"], report))
+    _bounded(FILE_LIMIT, lambda: _store(settings["state_dir"], phrase, vm_id))
+
+
+def _bounded(seconds: float, work: Callable[[], None]) -> None:
+    """Run it in a process that can be left behind, for a file system or a device may hold it for ever."""
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            with suppress(Exception):
+                work()
+        finally:
+            os._exit(0)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and os.waitpid(child, os.WNOHANG)[0] == 0:
+        time.sleep(0.01)
+
+
+def _write_console(console: str, report: str) -> None:
+    if console:
+        descriptor = os.open(console, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.write(descriptor, f"minprov: {report}\r\n".encode(errors="replace"))
+
+
+def _tell_host(pool: str, report: str) -> None:
+    if pool:
+        from minprov.outcome.kvp import put
+
+        put(pool, "PROVISIONING_REPORT", report)
+
+
+def _store(state_dir: str, phrase: str, vm_id: str) -> None:
+    from minprov.errors import ProvisioningError, Reason
+    from minprov.outcome.result import Result, to_document
+
+    error = ProvisioningError(next(reason for reason in Reason if reason.phrase == phrase), told_by="last resort")
+    import json
+
+    temporary = f"{state_dir}/.report.json.minprov"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    os.write(descriptor, json.dumps(to_document(Result(vm_id=vm_id, error=error)), indent=2).encode())
+    os.rename(temporary, f"{state_dir}/report.json")
+
+
+def _post(url: str, report: str) -> None:
+    """Post NotReady: as XML for the current goal state, else as JSON, which needs none."""
+    from minprov.report import build_health_json
+
+    host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
+    address = (host, int(port or 80))
+    try:
+        goal_state = _request(address, "GET", "/machine/?comp=goalstate", b"", {})
+        body = _health_xml(goal_state, report)
+        _request(address, "POST", "/machine?comp=health", body, {"Content-Type": "text/xml;charset=utf-8"})
+    except Exception:  # whatever is broken, this needs less
+        body = build_health_json(state="NotReady", substatus="ProvisioningFailed", description=report)
+        headers = {"Content-Type": "application/json", "x-ms-guest-agent-name": "minprov"}
+        _request(address, "POST", "/provisioning/health", body, headers)
+
+
+def _health_xml(goal_state: bytes, report: str) -> bytes:
+    """Build the health document from the bare words of a goal state: what parses XML may be what is broken."""
+    import re
+
+    from minprov.model import GoalState
+    from minprov.report import build_health_xml
+
+    words = []
+    for name in (b"Incarnation", b"ContainerId", b"InstanceId"):
+        found = re.search(b"<" + name + rb"\s*>\s*([^<]*?)\s*<", goal_state)
+        if found is None:
+            raise ValueError("no goal state")
+        words.append(found[1].decode())
+    return build_health_xml(GoalState(*words), state="NotReady", substatus="ProvisioningFailed", description=report)
+
+
+def _request(address: tuple[str, int], method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    """Make one request by a plain socket and return the answer; raises OSError, ValueError for a status not 200."""
+    import socket
+
+    lines = [f"{method} {path} HTTP/1.0", f"Host: {address[0]}", "x-ms-version: 2012-11-30", "x-ms-agent-name: minprov"]
+    lines += [f"{name}: {value}" for name, value in headers.items()] + [f"Content-Length: {len(body)}"] * bool(body)
+    with socket.create_connection(address, timeout=POST_LIMIT) as connection:
+        connection.sendall("\r\n".join((*lines, "", "")).encode() + body)
+        answer = b""
+        while len(answer) < MAX_ANSWER and (piece := connection.recv(4096)):
+            answer += piece
+    if not answer.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200")):
+        raise ValueError("not accepted")
+    return answer

@@ -1,0 +1,144 @@
+"""Tell how a run ended, on every channel: the console, the host, the platform, and the file that `status` reads.
+
+A final report is posted only after the last resort's token was taken: nobody else speaks then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from minprov import __version__
+from minprov.errors import ProvisioningError, Reason
+from minprov.gather import open_transport
+from minprov.outcome import channels
+from minprov.report import ORDINARY_VM, encode_failure, encode_success
+from minprov.wire import Delivery, report_health
+
+if TYPE_CHECKING:
+    from minprov.bounds import Bounds
+    from minprov.config import Options
+    from minprov.last_resort import LastResort, NoLastResort
+    from minprov.machine.system import System
+    from minprov.model import GoalState
+    from minprov.network.transport import Transport
+    from minprov.outcome.result import Result
+    from minprov.outcome.timeline import Timeline
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=BaseException)
+
+FAILURE_GRACE = 5.0
+"""Seconds for the failure report itself, which may start when the deadline has passed: counted from there, then."""
+AGENT = f"minprov/{__version__}"
+UNKNOWN_VM_ID = "00000000-0000-0000-0000-000000000000"
+# After these, Ready may still follow from the next run or from the other provisioner: NotReady would end that.
+LEFT_TO_OTHERS = frozenset({Reason.REPORT_FAILED, Reason.TERMINATED, Reason.OTHER_PROVISIONER})
+
+
+class Reporting:
+    """The channels of one run; what was reported is kept in its result."""
+
+    def __init__(
+        self,
+        options: Options,
+        system: System,
+        result: Result,
+        timeline: Timeline,
+        bounds: Bounds,
+        last_resort: LastResort | NoLastResort,
+    ) -> None:
+        self._options = options
+        self._system = system
+        self._result = result
+        self._timeline = timeline
+        self._bounds = bounds
+        self._last_resort = last_resort
+
+    async def say(self, line: str) -> None:
+        """Write a line to the console."""
+        await channels.write_console(self._options, line)
+
+    async def store(self) -> None:
+        """Keep the result in the state directory."""
+        await channels.store_report(self._system, self._options, self._result)
+
+    async def report_ready(self, transport: Transport, goal_state: GoalState | None) -> None:
+        """Tell the host, then the platform, that the VM is ready.
+
+        Raises:
+            ProvisioningError: REPORT_FAILED.
+
+        """
+        # The host collects the pool when it gets the health report, and nothing that is written later.
+        await channels.tell_host(self._options, encode_success(agent=AGENT, vm_id=self._vm_id, timestamp=_now()))
+        try:
+            with self._timeline.waiting("WireServer to accept the Ready report"):
+                delivery = await report_health(
+                    transport,
+                    self._options.wireserver_url,
+                    goal_state=goal_state,
+                    deadline=self._bounds.deadline,
+                    claim=self._last_resort.claim,
+                )
+        except ProvisioningError as error:
+            raise ProvisioningError(Reason.REPORT_FAILED, cause=error.reason.phrase, **error.data) from error
+        self._note_delivery("Ready", delivery)
+
+    async def tell_failure(self, error: ProvisioningError) -> None:
+        """Tell of a failure, the surest channels first; what goes wrong here is logged and no more."""
+        pooled = error.data["type"] if error.reason is Reason.UNSUPPORTED_PREPROVISIONING else ORDINARY_VM
+        report = encode_failure(
+            error.reason.phrase, error.data, agent=AGENT, vm_id=self._vm_id, timestamp=_now(), pps_type=pooled
+        )
+        logger.error("%s", report)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.say(report))
+            group.create_task(self.store())
+            if error.reason is not Reason.OTHER_PROVISIONER:  # whose own report is the one that counts
+                group.create_task(channels.tell_host(self._options, report))
+        if error.reason in LEFT_TO_OTHERS:
+            return
+        self._result.is_untold = True
+        self._bounds.extend(FAILURE_GRACE)
+        try:
+            await self._bounds.run(self._post_failure(report))
+        except* (ProvisioningError, TimeoutError) as failures:
+            logger.error("NotReady not reported: %s", first_of(failures))
+        except* Exception as defects:
+            logger.critical("NotReady not reported", exc_info=defects)
+
+    async def _post_failure(self, report: str) -> None:
+        with self._timeline.waiting("WireServer to accept the failure report"):
+            async with open_transport(self._timeline) as transport:
+                delivery = await report_health(
+                    transport,
+                    self._options.wireserver_url,
+                    failure=report,
+                    deadline=self._bounds.deadline,
+                    claim=self._last_resort.claim,
+                )
+        self._note_delivery("NotReady", delivery)
+
+    def _note_delivery(self, reported: str, delivery: Delivery) -> None:
+        result = self._result
+        result.reported, result.channel, result.attempts = reported, delivery.channel, delivery.attempts
+        result.is_untold = False
+        logger.info("%s reported: channel=%s attempts=%d", reported, delivery.channel, delivery.attempts)
+
+    @property
+    def _vm_id(self) -> str:
+        return self._result.vm_id or UNKNOWN_VM_ID
+
+
+def first_of(failures: BaseExceptionGroup[E]) -> E:
+    """Return the first exception of a group, however deep it stands."""
+    first = failures.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
