@@ -252,5 +252,8 @@ def _above(system: System, directory: int) -> Iterator[os.stat_result]:
     root, found, path = os.stat(system.root), os.fstat(directory), "."
     while not os.path.samestat(found, root):
         path += "/.."
-        found = os.stat(path, dir_fd=directory)
+        above = os.stat(path, dir_fd=directory)
+        if os.path.samestat(above, found):
+            return
+        found = above
         yield found
