@@ -117,6 +117,12 @@ class GrantSudo(NamedTuple):
     path: str
 
 
+class LockRootPassword(NamedTuple):
+    """Have root without a password, so that root is nobody but who may use sudo, or has a key of root's."""
+
+    administrator: str
+
+
 class StoreFile(NamedTuple):
     """Keep a document in the state directory, readable by root alone; without contents, make sure none is kept."""
 
@@ -156,6 +162,7 @@ Action = (
     | EnsureHostKeys
     | ConfigureSshd
     | GrantSudo
+    | LockRootPassword
     | StoreFile
     | ExecuteCustomData
     | PrepareWaagent

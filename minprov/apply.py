@@ -22,6 +22,7 @@ from minprov.actions import (
     ExecuteCustomData,
     GrantSudo,
     KeepAccount,
+    LockRootPassword,
     Policy,
     PrepareWaagent,
     PublishHostname,
@@ -46,6 +47,7 @@ from minprov.properties import (
     password,
     proxy_agent,
     published_hostname,
+    root_password,
     sshd,
     stored_file,
     sudo,
@@ -80,6 +82,7 @@ HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
     EnsureHostKeys: (host_keys.inspect, host_keys.converge),
     ConfigureSshd: (sshd.inspect, sshd.converge),
     GrantSudo: (sudo.inspect, sudo.converge),
+    LockRootPassword: (root_password.inspect, root_password.converge),
     StoreFile: (stored_file.inspect, stored_file.converge),
     ExecuteCustomData: (custom_data_run.inspect, custom_data_run.converge),
     PrepareWaagent: (waagent.inspect, waagent.converge),
@@ -93,6 +96,8 @@ NEEDS: dict[type[Action], tuple[type[Action], ...]] = {
     WriteAuthorizedKeys: (EnsureUser, EnsureHostKeys, SetPassword),
     GrantSudo: (EnsureUser,),
     ConfigureSshd: (EnsureHostKeys, SetPassword),
+    # Root may be the only way in.
+    LockRootPassword: (EnsureUser, SetPassword, WriteAuthorizedKeys, ConfigureSshd, GrantSudo),
     # waagent may be waiting for nothing but this.
     PrepareWaagent: (SetHostname, EnsureUser, SetPassword, WriteAuthorizedKeys, ConfigureSshd, GrantSudo),
     ExecuteCustomData: (SetHostname, EnsureUser, SetPassword, WriteAuthorizedKeys, GrantSudo, StoreFile),

@@ -53,6 +53,14 @@ class AskPassword(Enum):
     NEVER = "never"
 
 
+class PasswordMethod(Enum):
+    """With which method of crypt(5) the password is kept."""
+
+    SHA512 = "sha512"
+    SHA256 = "sha256"
+    YESCRYPT = "yescrypt"
+
+
 class Loop(Enum):
     """Which event loop runs the program."""
 
@@ -84,6 +92,7 @@ class Options(NamedTuple):
     allow_system_account: bool = False
     allow_directory_account: bool = False
     password: Policy = Policy.REQUIRED
+    password_method: PasswordMethod = PasswordMethod.SHA512
     ssh_keys: Policy = Policy.REQUIRED
     host_keys: Policy = Policy.REQUIRED
     sshd: Policy = Policy.REQUIRED
@@ -91,6 +100,7 @@ class Options(NamedTuple):
     sudo: Policy = Policy.REQUIRED
     sudo_file: str = "/etc/sudoers.d/90-minprov"
     sudo_ask_password: AskPassword = AskPassword.AUTO
+    root_password: Policy = Policy.OFF
     custom_data: Policy = Policy.REQUIRED
     custom_data_execute: bool = False
     custom_data_missing: OnMissing = OnMissing.WARN
@@ -168,6 +178,10 @@ SETTINGS = {
         "allow_directory_account", "Adopt an account that only a directory service has; its password stays there."
     ),
     "password.policy": Setting("password", "Set the password when the platform delivers one."),
+    "password.method": Setting(
+        "password_method",
+        "With which method of crypt(5) it is kept; `yescrypt` is computed by the system's libcrypt.",
+    ),
     "ssh-keys.policy": Setting("ssh_keys", "Write the user's authorized_keys."),
     "host-keys.policy": Setting("host_keys", "Generate SSH host keys when the image has none."),
     "sshd.policy": Setting("sshd", "Turn SSH password login on or off as the platform says."),
@@ -176,6 +190,9 @@ SETTINGS = {
     "sudo.file": Setting("sudo_file", "The sudoers file that does it."),
     "sudo.ask-password": Setting(
         "sudo_ask_password", "Whether sudo asks for a password; `auto`: when the user has one."
+    ),
+    "root-password.policy": Setting(
+        "root_password", "Lock root's password, once the user can log in and become root; keys of root's stay."
     ),
     "custom-data.policy": Setting("custom_data", "Store customData, byte for byte."),
     "custom-data.execute": Setting(
@@ -213,6 +230,9 @@ def load(path: str | None = None, **flags: object) -> Options:
         url = getattr(options, SETTINGS[key].field)
         if not url.startswith("http://") or not url.removeprefix("http://").strip("/"):
             raise ProvisioningError(Reason.CONFIG_INVALID, key=key, value=url, detail="expected http://HOST[:PORT]")
+    if options.root_password is not Policy.OFF and options.sudo is Policy.OFF:
+        detail = "sudo.policy is off: nobody but root could become root"
+        raise ProvisioningError(Reason.CONFIG_INVALID, key="root-password.policy", detail=detail)
     return options
 
 

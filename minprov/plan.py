@@ -17,6 +17,7 @@ from minprov.actions import (
     ExecuteCustomData,
     GrantSudo,
     KeepAccount,
+    LockRootPassword,
     Phase,
     Policy,
     PrepareWaagent,
@@ -221,6 +222,13 @@ def _plan_account(username: str, choice: Choice, evidence: Evidence, options: Op
     ask_password = password is not None if ask is AskPassword.AUTO else ask is AskPassword.ALWAYS
     sudo = GrantSudo(username=username, ask_password=ask_password, path=options.sudo_file)
     yield Step("grant-sudo", sudo.path, options.sudo, sudo)
+    # A later boot that has lost its state does not come here; the first has locked it.
+    if options.root_password is not Policy.OFF:
+        given = (password and options.password is not Policy.OFF) or (keys and options.ssh_keys is not Policy.OFF)
+        lock: Action = LockRootPassword(administrator=username)
+        if not given:
+            lock = UnusableValue(Reason.NO_CREDENTIALS, (("username", username),))
+        yield Step("lock-root-password", "root", options.root_password, lock)
 
 
 def _allow_password_login(choice: Choice) -> bool | None:

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minprov.actions import Phase, PublishHostname
+from minprov.actions import Phase, Policy, PublishHostname
 from minprov.apply import apply, first_required_failure, preview
 from minprov.bounds import Bounds
 from minprov.choice import asks_nothing, find_differences
@@ -32,7 +32,7 @@ from minprov.model import Evidence
 from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
-from minprov.properties import waagent
+from minprov.properties import root_password, waagent
 from minprov.reporting import Reporting, first_of
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class Run:
     async def _provision(self, *, force: bool) -> None:
         self._make_state_directory()
         self._note_volatile_state()
+        self._note_open_root()
         clear_up_after_killed_tools(self._system)
         self._refuse_other_provisioners()
         if not force and self._holds(markers.APPLIED):
@@ -141,6 +142,7 @@ class Run:
     async def _preview(self) -> None:
         async with self._sources() as sources:
             self._note_volatile_state()
+            self._note_open_root()
             early = await sources.enough()
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRY_RUN_GRACE):
@@ -262,6 +264,10 @@ class Run:
             if kind:
                 directory = self._options.state_dir
                 self.result.note(f"{directory} is on {kind}: the next boot will not know what this one did")
+
+    def _note_open_root(self) -> None:
+        if self._options.root_password is Policy.OFF and root_password.is_open(self._system):
+            self.result.note("root has an empty password: anybody with a console is root")
 
     def _holds(self, fact: str) -> bool:
         return self._uuid is not None and markers.holds(self._state_dir, fact, self._uuid)

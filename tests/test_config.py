@@ -184,6 +184,11 @@ def test_a_file_that_cannot_be_read_is_named_at_once(tmp_path: Path) -> None:
     assert error_of(str(tmp_path / "m.toml"))["file"] == str(tmp_path / "m.toml.d")
 
 
+def test_root_stays_open_where_nobody_could_become_root(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.toml", 'root-password.policy = "required"\nsudo.policy = "off"\n')
+    assert error_of(path)["key"] == "root-password.policy"
+
+
 def test_the_core_has_forty_settings_at_most() -> None:
     # What it is not about belongs to a duty, with a table of its own.
     assert len(SETTINGS) <= 40

@@ -69,6 +69,7 @@ INSIDE = {
             "directories",
             "file_systems",
             "identity",
+            "password_hash",
             "paths",
             "processes",
             "tools",
@@ -111,7 +112,7 @@ INSIDE = {
             "user",
             "waagent",
         },
-        {"authorized_keys", "hostname", "password"},
+        {"authorized_keys", "hostname", "password", "root_password"},
         {"kept_account"},
     ),
     "duties.resource_disk": (

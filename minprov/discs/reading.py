@@ -46,7 +46,7 @@ class Reading(ChildProcess[tuple[Any, ...]]):
         self._give_up_at = memoryview(shared).cast("d")
         self._give_up_at[0] = float("inf")
         self._program = os.getpid()
-        super().__init__(lambda: self._read(options.media))
+        super().__init__(lambda: self._read(options))
 
     def limit_wait(self, seconds: float) -> None:
         """Wait for media that is not there, or cannot be read yet, so many seconds more."""
@@ -63,10 +63,9 @@ class Reading(ChildProcess[tuple[Any, ...]]):
         ovf = OvfEnv(**(fields | of_types))
         return ReadMedia(ovf, _secret(password_hash), *others)
 
-    def _read(self, paths: tuple[str, ...]) -> tuple[Any, ...]:
+    def _read(self, options: Options) -> tuple[Any, ...]:
         """Be the child: read, and return the fields of `ReadMedia` as values that `marshal` knows."""
         from minprov.discs.search import find_media
-        from minprov.formats.sha_crypt import new_salt, sha512_crypt
         from minprov.ovf import parse_ovf_env, redact
 
         documents: list[OvfEnv] = []
@@ -77,9 +76,14 @@ class Reading(ChildProcess[tuple[Any, ...]]):
         def give_up() -> bool:
             return time.monotonic() >= self._give_up_at[0] or os.getppid() != self._program
 
-        media = find_media(paths, accept=accept, give_up=give_up)
+        media = find_media(options.media, accept=accept, give_up=give_up)
         ovf = documents[-1]
-        password_hash = sha512_crypt(ovf.password, new_salt()) if ovf.password else None
+        password = ovf.password
+        password_hash = None
+        if password:
+            from minprov.machine.password_hash import hash_password
+
+            password_hash = ovf.faults.value("password", lambda: hash_password(password, options.password_method))
         keys = tuple(tuple(key) for key in ovf.ssh_public_keys)
         faults = {name: (error.reason.name, error.data) for name, error in ovf.faults.items()}
         plain = {"password": ovf.password and ovf.password.reveal(), "ssh_public_keys": keys, "faults": faults}

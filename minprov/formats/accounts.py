@@ -62,6 +62,17 @@ def find_password_field(shadow: str, name: str) -> str | None:
     return next((fields[1] for fields in _entries(shadow) if fields[0] == name and len(fields) > 1), None)
 
 
+def replace_password_field(database: str, name: str, field: str) -> str:
+    """Return the text of shadow(5) or passwd(5) with another password field for an account; all else stays."""
+    lines = database.split("\n")
+    for index, line in enumerate(lines):
+        before, _, rest = line.partition(":")
+        if before.lstrip(BLANKS) == name and rest:
+            _, colon, others = rest.partition(":")
+            lines[index] = f"{before}:{field}{colon}{others}"
+    return "\n".join(lines)
+
+
 def existing_groups(group: str) -> set[str]:
     """Return the names of all groups."""
     return {fields[0] for fields in _entries(group) if len(fields) > 2 and _number(fields[2]) is not None}

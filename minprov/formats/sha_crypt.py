@@ -1,4 +1,4 @@
-"""SHA-512-crypt: the hash of a password as /etc/shadow keeps it.
+"""SHA-512-crypt and SHA-256-crypt: the hash of a password as /etc/shadow keeps it.
 
 Pure, over hashlib, so that it is the same on every Python and libc and for any target root: the `crypt` module is gone
 since Python 3.13, and asking libcrypt or openssl would mean the host's, with the secret in another process.
@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import os
 import re
-from hashlib import sha512
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from hashlib import sha256, sha512
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minprov.model import Secret
 
+Hashing = Callable[[bytes], Any]
+
 ALPHABET = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-SHADOW_FIELD = re.compile(r"\$6\$(?:rounds=([1-9][0-9]{0,8})\$)?([^$:\n]{0,16})\$[./0-9A-Za-z]{86}")
+SHADOW_FIELD = re.compile(r"\$([56])\$(?:rounds=([1-9][0-9]{0,8})\$)?([^$:\n]{0,16})\$(?:[./0-9A-Za-z]{43}){1,2}")
 
 SALT_LENGTH = 16
 DEFAULT_ROUNDS = 5000
@@ -34,7 +37,17 @@ def new_salt() -> str:
 
 
 def sha512_crypt(secret: Secret, salt: str, rounds: int | None = None) -> str:
-    """Return the shadow field for `secret`.
+    """Return the shadow field ``$6$…`` for `secret`, as `_crypt` does."""
+    return f"$6${_crypt(sha512, secret, salt, rounds)}"
+
+
+def sha256_crypt(secret: Secret, salt: str, rounds: int | None = None) -> str:
+    """Return the shadow field ``$5$…`` for `secret`, as `_crypt` does."""
+    return f"$5${_crypt(sha256, secret, salt, rounds)}"
+
+
+def _crypt(hashing: Hashing, secret: Secret, salt: str, rounds: int | None) -> str:
+    """Return the shadow field without its method.
 
     The first 16 characters of the salt count. Without `rounds` there are 5000 and the field does not mention them;
     others are brought within the specification's bounds.
@@ -46,31 +59,32 @@ def sha512_crypt(secret: Secret, salt: str, rounds: int | None = None) -> str:
     else:
         rounds = min(max(rounds, MIN_ROUNDS), MAX_ROUNDS)
         parameter = f"rounds={rounds}$"
-    digest = _digest(secret.reveal().encode(), salt.encode(), rounds)
-    return f"$6${parameter}{salt}${_encode(digest)}"
+    digest = _digest(hashing, secret.reveal().encode(), salt.encode(), rounds)
+    return f"{parameter}{salt}${_encode(digest)}"
 
 
 def verify(secret: Secret, hashed: str) -> bool:
-    """Tell whether a shadow field is the SHA-512-crypt of `secret`; a locked or empty field is not."""
+    """Tell whether a shadow field is the SHA-512- or SHA-256-crypt of `secret`; a locked or empty field is not."""
     match = SHADOW_FIELD.fullmatch(hashed)
     if match is None:
         return False
-    rounds, salt = match.groups()
+    method, rounds, salt = match.groups()
     if rounds and int(rounds) > MAX_VERIFIED_ROUNDS:
         return False
-    return sha512_crypt(secret, salt, int(rounds) if rounds else None) == hashed
+    crypt = sha512_crypt if method == "6" else sha256_crypt
+    return crypt(secret, salt, int(rounds) if rounds else None) == hashed
 
 
-def _digest(key: bytes, salt: bytes, rounds: int) -> bytes:
-    alternate = sha512(key + salt + key).digest()  # steps 4 to 8
+def _digest(hashing: Hashing, key: bytes, salt: bytes, rounds: int) -> bytes:
+    alternate = hashing(key + salt + key).digest()  # steps 4 to 8
     start = key + salt + _repeat(alternate, len(key))  # steps 1 to 3, 9, 10
     bits = len(key)
     while bits:  # step 11
         start += alternate if bits & 1 else key
         bits >>= 1
-    digest = sha512(start).digest()  # step 12
-    p = _repeat(sha512(key * len(key)).digest(), len(key))  # steps 13 to 16
-    s = _repeat(sha512(salt * (16 + digest[0])).digest(), len(salt))  # steps 17 to 20
+    digest = hashing(start).digest()  # step 12
+    p = _repeat(hashing(key * len(key)).digest(), len(key))  # steps 13 to 16
+    s = _repeat(hashing(salt * (16 + digest[0])).digest(), len(salt))  # steps 17 to 20
 
     # Step 21. Round n hashes the digest with p before it and something after it (n odd), or the reverse (n even), where
     # that something depends on n modulo 3 and 7. So the rounds repeat after 42 = 2 * 3 * 7 of them: build those once.
@@ -80,10 +94,10 @@ def _digest(key: bytes, salt: bytes, rounds: int) -> bytes:
         cycle.append((p + something, b"") if n & 1 else (b"", something + p))
     for _ in range(rounds // 42):
         for before, after in cycle:
-            digest = sha512(before + digest + after).digest()
+            digest = hashing(before + digest + after).digest()
     for before, after in cycle[: rounds % 42]:
-        digest = sha512(before + digest + after).digest()
-    return digest
+        digest = hashing(before + digest + after).digest()
+    return bytes(digest)
 
 
 def _repeat(digest: bytes, length: int) -> bytes:
@@ -92,9 +106,13 @@ def _repeat(digest: bytes, length: int) -> bytes:
 
 def _encode(digest: bytes) -> str:
     """Return crypt's own base64 of a digest: its own order of bytes and, within each group, of bits (step 22)."""
-    groups = [(digest[22 * n % 63], digest[(22 * n + 21) % 63], digest[(22 * n + 42) % 63]) for n in range(21)]
-    text = "".join(_digits(a << 16 | b << 8 | c, 4) for a, b, c in groups)
-    return text + _digits(digest[63], 2)
+    if len(digest) == 64:
+        groups = [(22 * n % 63, (22 * n + 21) % 63, (22 * n + 42) % 63) for n in range(21)]
+        last = _digits(digest[63], 2)
+    else:
+        groups = [(21 * n % 30, (21 * n + 10) % 30, (21 * n + 20) % 30) for n in range(10)]
+        last = _digits(digest[31] << 8 | digest[30], 3)
+    return "".join(_digits(digest[a] << 16 | digest[b] << 8 | digest[c], 4) for a, b, c in groups) + last
 
 
 def _digits(bits: int, count: int) -> str:

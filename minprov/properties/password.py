@@ -7,8 +7,8 @@ import os
 from minprov.actions import SetPassword
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import find_password_field
-from minprov.formats.sha_crypt import verify
 from minprov.machine.blocking import in_thread
+from minprov.machine.password_hash import is_hash_of
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
 from minprov.properties.name_service import PASSWD
@@ -30,7 +30,7 @@ async def inspect(system: System, action: SetPassword) -> Inspection:
     if field == action.password_hash.reveal():
         return Inspection(True, "this one")
     if field.startswith("$"):
-        same = await in_thread(verify, action.password, field)
+        same = await in_thread(is_hash_of, action.password, field)
         return Inspection(*((True, "this one") if same else (False, "another one")))
     return Inspection(False, "none")
 

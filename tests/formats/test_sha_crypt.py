@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minprov.formats.sha_crypt import ALPHABET, new_salt, sha512_crypt, verify
+from minprov.formats.sha_crypt import ALPHABET, new_salt, sha256_crypt, sha512_crypt, verify
 from minprov.model import Secret
 
 # (salt, rounds, key, result) as published with the specification: https://www.akkadia.org/drepper/SHA-crypt.txt
@@ -78,6 +78,20 @@ def test_openssl_agrees_at_the_edges_of_the_digest(length: int) -> None:
         ["openssl", "passwd", "-6", "-stdin", "-salt", salt], input=key, capture_output=True, text=True, check=True
     )
     assert sha512_crypt(Secret(key), salt) == openssl.stdout.strip()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl as the other implementation")
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 31, 32, 33, 63, 64, 65, 200])
+def test_openssl_agrees_on_sha256(length: int) -> None:
+    key = ("pässwörd " * 25).encode()[:length].decode(errors="ignore")
+    salt = new_salt()[: 1 + length % 16]
+    openssl = subprocess.run(
+        ["openssl", "passwd", "-5", "-stdin", "-salt", salt], input=key, capture_output=True, text=True, check=True
+    )
+    hashed = sha256_crypt(Secret(key), salt)
+    assert hashed == openssl.stdout.strip()
+    assert verify(Secret(key), hashed)
+    assert not verify(Secret(key + "!"), hashed)
 
 
 @settings(max_examples=25)

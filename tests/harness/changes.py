@@ -108,7 +108,7 @@ def _settle_entry(line: str, password: Secret | None, *, dated: bool) -> str:
         return line
     if fields[1].startswith("$"):
         method = fields[1].split("$")[1]
-        right = password is not None and method == "6" and verify(password, fields[1])
+        right = password is not None and method in ("5", "6") and verify(password, fields[1])
         fields[1] = f"<${method}$ hash of {'the' if right else 'another'} password>"
     if dated and fields[2]:
         fields[2] = "<day>"
