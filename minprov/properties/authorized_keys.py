@@ -248,12 +248,15 @@ def _directory(
 
 
 def _above(system: System, directory: int) -> Iterator[os.stat_result]:
-    """Yield what stands above an open directory, up to the system's root."""
+    """Yield what stands above an open directory, up to the system's root; a tree's own is passed over.
+
+    While a tree is made its root may have another mode than it will have.
+    """
     root, found, path = os.stat(system.root), os.fstat(directory), "."
     while not os.path.samestat(found, root):
         path += "/.."
         above = os.stat(path, dir_fd=directory)
-        if os.path.samestat(above, found):
+        if os.path.samestat(above, found) or (not system.live and os.path.samestat(above, root)):
             return
         found = above
         yield found
