@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -85,11 +85,13 @@ async def boot(
     disk: Disk | None = None,
     append: str = "",
     link: bool = True,
+    devices: Sequence[str] = (),
+    memory: int = 1024,
 ) -> AsyncIterator[Guest]:
     """Boot a guest of `recipe` on a copy of its disk, or on `disk`, as the VM that `vm` describes to the platform.
 
     `vm` and `faults` are the emulator's own files; `vm` has a key, a password and customData unless it says otherwise
-    (None takes a property away).
+    (None takes a property away). `devices` are further arguments of QEMU.
     """
     image = ensure_image(recipe)
     artefacts = _fresh_directory(ARTEFACTS / name)
@@ -115,6 +117,8 @@ async def boot(
                 media=work / "media.img" if media else None,
                 drive=drive,
                 append=f"{recipe.append} {append}",
+                devices=devices,
+                memory=memory,
             )
         )
         await machine.set_link(up=link)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -84,6 +84,8 @@ async def obedient_machine(
     media: Path | None,
     drive: bool,
     append: str,
+    devices: Sequence[str] = (),
+    memory: int = 1024,
 ) -> AsyncIterator[ObedientMachine]:
     """Make a machine that boots the image's kernel with `disk`, and end it with the context.
 
@@ -96,6 +98,7 @@ async def obedient_machine(
         *("-append", f"console=ttyS0 quiet no_timer_check panic=-1 net.ifnames=0 {append}".strip()),
         *("-drive", f"file={quoted(disk)},format=raw,if=virtio,cache=unsafe"),
         *(("-drive", f"file={quoted(media)},format=raw,if=virtio,readonly=on") if media and not drive else ()),
+        *devices,
         *("-chardev", f"socket,id=shell,path={quoted(socket)}", "-serial", "chardev:shell"),
     )
     async with AsyncExitStack() as stack:
@@ -110,6 +113,7 @@ async def obedient_machine(
                 media=media,
                 drive=drive,
                 console_log=console_log,
+                memory=memory,
             )
         )
         reader, writer = await connecting

@@ -39,6 +39,8 @@ class Recipe:
     warnings: tuple[str, ...] = ()
     """What the first boot warns of."""
     minprov: bool = True
+    duties: bool = False
+    """Whether the package of the duties is installed besides."""
     bootloader: bool = False
     """Whether the disk starts by itself, as the image that somebody would upload."""
 
@@ -53,6 +55,14 @@ NETWORKD = Recipe(
     packages=(*COMMON, *SYSTEMD, *PYTHON),
     trees=("common", "systemd", "networkd"),
     commands=("systemctl enable --quiet systemd-networkd.service vm-shell.service",),
+)
+
+# With a temporary disk, which on Azure sysfs would tell, and with everything that is done with one.
+RESOURCE_DISK = replace(
+    NETWORKD,
+    name="resource-disk",
+    trees=(*NETWORKD.trees, "resource-disk"),
+    duties=True,
 )
 
 # As hardening guides have it, and minimal kernels are built: no file system that a disc could be mounted with.

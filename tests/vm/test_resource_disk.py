@@ -1,0 +1,206 @@
+"""The temporary disk in a guest: process 1 mounts it at the request of a unit in its sandbox, boot after boot.
+
+On Azure sysfs tells which disk it is; here the configuration names it, and everything else is as there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.vm.image import cache_directory
+from tests.vm.lab import ARTEFACTS, boot, new_disk
+from tests.vm.recipes import RESOURCE_DISK
+from tests.vm.story import Story, on_demand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from tests.vm.lab import Guest
+    from tests.vm.machine import Disk
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
+
+MOUNT_POINT = "/mnt/resource"
+UNIT = "minprov-resource-disk.service"
+SIZE = 2 << 30
+SETTLED = "systemctl is-system-running --wait"
+STATUS = f"systemctl show {UNIT} --property=ActiveState,Result,ExecMainStatus"
+MOUNTED = f"findmnt --noheadings --output=FSTYPE,OPTIONS {MOUNT_POINT}"
+SWAPS = "cat /proc/swaps"
+RECORD = "cat /var/lib/minprov/resource-disk.json"
+WRITE = f"echo kept >{MOUNT_POINT}/file; sync"
+READ = f"cat {MOUNT_POINT}/file"
+TIMEOUTS = "cat /sys/bus/scsi/drivers/sd/*/timeout"
+FSTAB = "grep -c resource /etc/fstab"
+
+
+class Seen(NamedTuple):
+    """What a guest answers, by question."""
+
+    answers: dict[str, str]
+    data_disk_is_the_same: bool
+
+    @property
+    def states(self) -> dict[str, str]:
+        """What became of each step, from the record."""
+        return {action["action"]: action["state"] for action in self.record["actions"]}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the unit has recorded."""
+        document: dict[str, Any] = json.loads(self.answers[RECORD])
+        return document
+
+
+def fresh(path: Path, *, file: str = "") -> None:
+    """Make the disk that the platform attaches."""
+    volume = path.with_suffix(".volume")
+    for image, size in ((path, SIZE), (volume, SIZE - (2 << 20))):
+        with image.open("wb") as stream:
+            stream.truncate(size)
+    subprocess.run(["sfdisk", "--quiet", path], input=b"label: dos\nstart=2048, type=7\n", check=True)
+    command: list[str | Path] = ["mkntfs", "--quiet", "--quick", "--force", "--label", "Temporary Storage", volume]
+    subprocess.run(command, check=True, capture_output=True)
+    if file:
+        source = path.with_suffix(".file")
+        source.write_text("important\n")
+        subprocess.run(["ntfscp", "--quiet", volume, source, file], check=True)
+    copy = ["dd", f"if={volume}", f"of={path}", "bs=1M", "seek=1", "conv=notrunc,sparse", "status=none"]
+    subprocess.run(copy, check=True)
+    volume.unlink()
+
+
+def blank(path: Path) -> None:
+    """Make a disk with nothing on it."""
+    with path.open("wb") as stream:
+        stream.truncate(SIZE)
+
+
+def random_data(path: Path) -> Path:
+    """Make a disk that is none of minprov's business."""
+    path.write_bytes(os.urandom(8 << 20))
+    return path
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def scsi_disk(path: Path, lun: int, serial: str) -> tuple[str, ...]:
+    """Return QEMU's arguments for a disk as Hyper-V shows one."""
+    return (
+        *("-drive", f"file={path},format=raw,if=none,id=disk{lun},cache=unsafe"),
+        *("-device", f"scsi-hd,drive=disk{lun},vendor=Msft,product=Virtual Disk,lun={lun},serial={serial}"),
+    )
+
+
+async def _look(system: Disk, name: str, temporary: Path | None, data: Path, *questions: str) -> Seen:
+    before = digest(data)
+    devices = [*scsi_disk(data, 2, "data"), *(scsi_disk(temporary, 1, "temporary") if temporary else ())]
+    async with boot(RESOURCE_DISK, name=f"resource-disk-{name}", disk=system, devices=devices, memory=512) as guest:
+        await guest.machine.shell_ready(within=300)
+        asked = (SETTLED, STATUS, MOUNTED, SWAPS, RECORD, TIMEOUTS, *questions)
+        answers = {question: (await guest.ask(question, within=300)).output.strip() for question in asked}
+        await _keep_journal(guest, name)
+        await guest.machine.power_off()
+    return Seen(answers, digest(data) == before)
+
+
+async def _keep_journal(guest: Guest, name: str) -> None:
+    journal = await guest.ask("journalctl --boot --no-pager --output=short-monotonic", within=240)
+    (ARTEFACTS / f"resource-disk-{name}" / "journal.log").write_text(journal.output)
+
+
+def _story(name: str, play: Callable[[Disk, Path, Path], Any]) -> Story:
+    async def with_disks() -> dict[str, Seen]:
+        with new_disk(RESOURCE_DISK) as system, tempfile.TemporaryDirectory(dir=cache_directory()) as directory:
+            data = random_data(Path(directory, "data"))
+            seen: dict[str, Seen] = await play(system, Path(directory), data)
+            return seen
+
+    return Story(name, with_disks)
+
+
+async def _new_disk(system: Disk, directory: Path, data: Path) -> dict[str, Seen]:
+    temporary = directory / "temporary"
+    fresh(temporary)
+    return {"first": await _look(system, "first", temporary, data, WRITE, FSTAB)}
+
+
+async def _later(system: Disk, directory: Path, data: Path) -> dict[str, Seen]:
+    """A reboot, the disk exchanged by a deallocation, and none."""
+    temporary, another = directory / "temporary", directory / "another"
+    blank(temporary)
+    fresh(another)
+    return {
+        "blank": await _look(system, "blank", temporary, data, WRITE),
+        "reboot": await _look(system, "reboot", temporary, data, READ),
+        "exchanged": await _look(system, "exchanged", another, data, f"ls {MOUNT_POINT}"),
+        "none": await _look(system, "none", None, data),
+    }
+
+
+async def _with_data(system: Disk, directory: Path, data: Path) -> dict[str, Seen]:
+    temporary = directory / "temporary"
+    fresh(temporary, file="important")
+    before = digest(temporary)
+    seen = await _look(system, "with-data", temporary, data)
+    assert digest(temporary) == before
+    return {"with-data": seen}
+
+
+NEW_DISK = _story("a new temporary disk", _new_disk)
+LATER = _story("a temporary disk, boot after boot", _later)
+WITH_DATA = _story("a temporary disk with data", _with_data)
+
+
+@pytest.mark.parametrize("story", [on_demand(NEW_DISK)])
+def test_a_new_disk_is_formatted_mounted_and_swapped_on(story: Story, told: dict[Story, Future[Any]]) -> None:
+    seen = told[story].result()["first"]
+    assert seen.states == {"disk-timeouts": "changed", "resource-disk": "changed", "swap": "changed"}
+    assert seen.answers[STATUS] == "Result=success\nExecMainStatus=0\nActiveState=active"
+    assert seen.answers[MOUNTED].startswith("ext4 ")
+    assert {"nodev", "nosuid", "noatime"} <= set(seen.answers[MOUNTED].split()[1].split(","))
+    assert f"{MOUNT_POINT}/swapfile" in seen.answers[SWAPS]
+    assert set(seen.answers[TIMEOUTS].split()) == {"300"}
+    assert seen.answers[FSTAB] == "0"
+    assert seen.answers[SETTLED] == "running"
+    assert seen.data_disk_is_the_same
+
+
+@pytest.mark.parametrize("story", [on_demand(LATER)])
+def test_a_later_boot_mounts_and_an_exchanged_disk_is_made_again(story: Story, told: dict[Story, Future[Any]]) -> None:
+    seen = told[story].result()
+    assert seen["blank"].states["resource-disk"] == "changed"
+    assert seen["reboot"].answers[READ] == "kept"
+    assert f"{MOUNT_POINT}/swapfile" in seen["reboot"].answers[SWAPS]
+    assert seen["exchanged"].answers[f"ls {MOUNT_POINT}"].split() == [
+        "DATALOSS_WARNING_README.txt",
+        "lost+found",
+        "swapfile",
+    ]
+    assert f"{MOUNT_POINT}/swapfile" in seen["exchanged"].answers[SWAPS]
+    assert seen["none"].states["resource-disk"] == "unchanged"
+    assert seen["none"].answers[SETTLED] == "running"
+    assert all(look.data_disk_is_the_same for look in seen.values())
+
+
+@pytest.mark.parametrize("story", [on_demand(WITH_DATA)])
+def test_a_disk_with_data_is_left_and_the_system_comes_up(story: Story, told: dict[Story, Future[Any]]) -> None:
+    seen = told[story].result()["with-data"]
+    assert seen.states["resource-disk"] == "failed"
+    assert "important" in seen.record["error"]["data"]["files"]
+    assert seen.answers[STATUS] == f"Result=exit-code\nExecMainStatus={os.EX_DATAERR}\nActiveState=failed"
+    assert seen.answers[MOUNTED] == ""
+    assert seen.answers[SETTLED] == "degraded"
+    assert seen.data_disk_is_the_same
