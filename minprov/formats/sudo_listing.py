@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
-
-ENTRY = re.compile(r"\(([^)]*)\)\s*(.*)")
-TAG = re.compile(r"([A-Z_]+):\s*")
-OPTION = re.compile(r"(?:[A-Z]+=\S+|sha\d+:\S+)\s+")
 
 
 class Listing(NamedTuple):
@@ -37,10 +32,10 @@ def parse_listing(printed: str) -> Listing:
             continue
         asks = True
         for command in commands.split(", "):
-            left = OPTION.sub("", command.strip())
-            while tag := TAG.match(left):
-                asks = {"NOPASSWD": False, "PASSWD": True}.get(tag[1], asks)
-                left = OPTION.sub("", left[tag.end() :])
+            words = command.split()
+            while words and (words[0].endswith(":") or "=" in words[0] or words[0].startswith("sha")):
+                asks = {"NOPASSWD:": False, "PASSWD:": True}.get(words.pop(0), asks)
+            left = " ".join(words)
             if left in ("ALL", "!ALL"):
                 everything = left == "ALL"
                 no_password = everything and not asks
@@ -66,9 +61,10 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
             lines.append(line.strip())
         elif lines:
             lines[-1] += f" {line.strip()}"
-    for found in map(ENTRY.fullmatch, lines):
-        if found:
-            yield found[1], found[2]
+    for line in lines:
+        users, parenthesis, commands = line[1:].partition(")")
+        if parenthesis:
+            yield users, commands
 
 
 def _is_root(users: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import stat
 from contextlib import suppress
 
@@ -19,11 +18,10 @@ from minprov.machine.files import file_error, sync
 from minprov.machine.system import System
 from minprov.machine.tools import find_tool, run_tool
 from minprov.properties.inspection import Inspection
-from minprov.properties.sshd_settings import ASIDE_KEY, Settings, ask_sshd, read_config
+from minprov.properties.sshd_settings import ASIDE_KEY, Settings, ask_sshd, read_config, values_of
 
 # Where the configuration names none, sshd(8): those of its types that every version has.
 DEFAULTS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519"))
-HOST_KEY = re.compile(r'(?im)^[ \t]*host(?:dsa)?key[ \t=]+"?([^"\s]+)')
 KINDS = ("rsa", "ecdsa", "ed25519", "dsa")
 MODE = 0o600
 ANY_USER = "root"  # a host key is the same for all
@@ -73,8 +71,9 @@ async def converge(system: System, action: EnsureHostKeys) -> None:
 
 def _written(system: System) -> list[str]:
     """Return the keys that the configuration names, or those that sshd takes without."""
-    found = [path for text in read_config(system).values() for path in HOST_KEY.findall(text) if path != "none"]
-    return found or list(DEFAULTS)
+    texts = read_config(system).values()
+    found = [value.split()[0].strip('"') for text in texts for value in values_of(text, "hostkey", "hostdsakey")]
+    return [path for path in found if path != "none"] or list(DEFAULTS)
 
 
 async def _settings(system: System) -> Settings | None:

@@ -6,9 +6,7 @@ finds them, and is loaded only then.
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from contextlib import suppress
 
 from minprov.errors import ProvisioningError
@@ -22,8 +20,6 @@ CONFIG, DIRECTORY = "/etc/ssh/sshd_config", "/etc/ssh"
 PASSWD, GROUP = "/etc/passwd", "/etc/group"
 # sshd wants it even to print its configuration. Its unit makes it, which has not run yet at first boot.
 PRIVILEGE_SEPARATION_DIRECTORY = "/run/sshd"
-INCLUDE = re.compile(r"(?im)^[ \t]*include[ \t=]+(.+)$")
-MATCH = re.compile(r"(?im)^[ \t]*match[ \t=]")
 # From the internet (RFC 5737) to the address that the first VM of a subnet gets.
 OUTSIDE = {"host": "203.0.113.9", "addr": "203.0.113.9", "laddr": "10.0.0.4", "lport": "22", "rdomain": ""}
 # In a mount namespace of its own, a dry run can have what sshd wants: its directory, and a host key if there is none.
@@ -69,7 +65,7 @@ async def ask_sshd(system: System, username: str, groups: tuple[str, ...] = ()) 
     texts = read_config(system)
     connections = [{"user": username, **OUTSIDE}]
     state: tuple[object, ...] = (tuple(texts.items()),)
-    if any(MATCH.search(text) for text in texts.values()):
+    if any(values_of(text, "match") for text in texts.values()):
         from minprov.formats.sshd_config import Connection, connections_of, read_lines
 
         lines = read_lines(lambda pattern: files_matching(system, pattern))
@@ -100,20 +96,31 @@ def read_config(system: System) -> dict[str, str]:
         for path, text in files_matching(system, waiting.pop()):
             if path not in texts:
                 texts[path] = text
-                patterns = " ".join(INCLUDE.findall(text)).replace('"', "").split()
+                patterns = " ".join(values_of(text, "include")).replace('"', "").split()
                 waiting += [pattern if pattern.startswith("/") else f"{DIRECTORY}/{pattern}" for pattern in patterns]
     return texts
 
 
+def values_of(text: str, *keywords: str) -> list[str]:
+    """Return what follows a keyword, in lower case, on each line that begins with it."""
+    found = []
+    for line in text.splitlines():
+        words = line.replace("=", " ", 1).split(None, 1)
+        if len(words) == 2 and words[0].lower() in keywords:
+            found.append(words[1])
+    return found
+
+
 def files_matching(system: System, pattern: str) -> list[tuple[str, str]]:
     """Return the path and the text of each file that a pattern of Include names."""
-    directory, name = os.path.split(pattern)
-    real = system.path(directory)
-    paths = (
-        [pattern]
-        if not glob.has_magic(pattern)
-        else [os.path.join(directory, os.path.relpath(found, real)) for found in sorted(glob.glob(f"{real}/{name}"))]
-    )
+    paths = [pattern]
+    if set(pattern) & set("*?["):
+        import glob  # which a configuration without patterns has no use for
+
+        directory, name = os.path.split(pattern)
+        real = system.path(directory)
+        names = (os.path.relpath(found, real) for found in sorted(glob.glob(f"{real}/{name}")))
+        paths = [os.path.join(directory, name) for name in names]
     texts = ((path, system.read(path)) for path in paths)
     return [(path, text.decode(errors="surrogateescape")) for path, text in texts if text is not None]
 

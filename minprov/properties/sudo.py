@@ -7,7 +7,6 @@ directory's files is read, /etc/sudoers includes the file at its end.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from functools import partial
 
@@ -30,7 +29,7 @@ TERMINAL = "requiretty"
 UNKNOWN_OPTION = ("usage:", "invalid option", "unrecognized option")
 UNASKED = Listing((), everything=True, no_password=True)
 # As the first word of a rule such a name is an alias, if there is one, and a uid is not.
-MAY_BE_ALIAS = re.compile(r"[A-Z][A-Z0-9_]*")
+ALIAS_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
 async def inspect(system: System, action: GrantSudo) -> Inspection:
@@ -206,7 +205,9 @@ def _said(listing: Listing) -> tuple[str, ...]:
 
 def _rule(action: GrantSudo, account: Account, switched_off: tuple[str, ...]) -> bytes:
     comment = "# Written by minprov for the administrator that this VM was created with.\n"
-    user = f"#{account.uid}" if MAY_BE_ALIAS.fullmatch(account.name) else account.name
+    user = (
+        f"#{account.uid}" if account.name[0].isupper() and ALIAS_CHARACTERS.issuperset(account.name) else account.name
+    )
     defaults = f"Defaults:{user} {', '.join(f'!{flag}' for flag in switched_off)}\n" if switched_off else ""
     tag = "" if action.ask_password else " NOPASSWD:"
     return f"{comment}{defaults}{user} ALL=(ALL:ALL){tag} ALL\n".encode()
