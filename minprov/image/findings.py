@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from minprov.image.subject import Subject
 
 MAX_VALUE = 200
+MAX_DIGITS = 10
 
 
 class Severity(Enum):
@@ -65,6 +66,11 @@ class Finding(NamedTuple):
     why: str
     fix: str
     source: str
+
+
+def number_of(text: str | None) -> int | None:
+    """Return a decimal number; None of what is none, or longer than any that is meant (int() refuses 4,300 digits)."""
+    return int(text) if text and text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
 def printable(text: str) -> str:

@@ -65,7 +65,7 @@ class Kernel:
     @property
     def version(self) -> tuple[int, ...]:
         """Return the numbers that the release begins with."""
-        found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", self.release)
+        found = re.match(r"([0-9]{1,5})\.([0-9]{1,5})(?:\.([0-9]{1,5}))?", self.release)
         return tuple(int(number) for number in found.groups() if number) if found else ()
 
     @property

@@ -155,6 +155,15 @@ def test_what_goes_to_a_terminal_has_no_control_characters(tree: Path) -> None:
     assert values == ["root=/dev/vda1\\x1b[2J"]
 
 
+def test_numbers_of_thousands_of_digits_are_none(tree: Path) -> None:
+    digits = "9" * 5000
+    grub = tree / "boot/grub/grub.cfg"
+    grub.write_text(f"linux /boot/vmlinuz-6.1.0-27-cloud-amd64 rootdelay={digits} nvme_core.io_timeout={digits}\n")
+    (tree / "etc/passwd").write_text(f"a:x:{digits}:1:::\n")
+    (tree / "etc/ssh/sshd_config").write_text(f"ClientAliveInterval {digits}\n")
+    outcome_of(tree)
+
+
 def test_names_that_are_no_text_are_passed_over(tree: Path) -> None:
     (tree / os.fsdecode(b"etc/ssh/ssh_host_\xff_key")).write_text("key")
     assert found(outcome_of(tree), "host-keys")[0][0] is Severity.FAILS

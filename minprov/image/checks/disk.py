@@ -29,7 +29,7 @@ def judge_root(subject: Subject) -> Iterator[Found]:
     for line in subject.command_lines:
         for word in line.words:
             key, _, value = word.partition("=")
-            if key in ("root", "rd.lvm.vg", "rd.luks.name", "resume", "real_root"):
+            if key in ("root", "resume", "real_root"):
                 yield from _device(value, f"{key}=", line.file, line.line, next_one=line.is_next)
     for started in subject.started:
         if started.kernel is None or not (started.initrds or started.unified):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from minprov.formats.pe import parse_pe
 from minprov.image.boot import FALLBACK
-from minprov.image.findings import Check, Found, Severity
+from minprov.image.findings import Check, Found, Severity, number_of
 from minprov.image.kernels import Driver
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ NEEDED_FOR_ROOT = ("hv_vmbus", "hv_storvsc")
 NEEDED_FOR_NVME = ("nvme", "nvme_core")
 
 NUMA_FIXED, ALL_FIXES = (2, 6, 37), (4, 4)
-NVME_TIMEOUT = "240"
+NVME_TIMEOUT, DEFAULT_NVME_TIMEOUT = 240, 30
 MICROSOFT = (b"Microsoft Corporation UEFI CA", b"Microsoft UEFI CA", b"Microsoft Corporation Third Party Marketplace")
 """In the names of the authorities whose keys the firmware of a VM has."""
 MAX_CERTIFICATES = 1 << 16
@@ -48,7 +48,8 @@ INITRAMFS_FIX = {
     "suse": "echo 'add_drivers+=\" hv_vmbus hv_storvsc hv_netvsc \"' >/etc/dracut.conf.d/hyperv.conf; "
     "dracut -f --regenerate-all",
     "arch": "Set MODULES=(hv_vmbus hv_storvsc hv_netvsc) in /etc/mkinitcpio.conf; mkinitcpio -P",
-    "alpine": 'Append " hv" … hv_vmbus hv_storvsc hv_netvsc … to features in /etc/mkinitfs/mkinitfs.conf; mkinitfs',
+    "alpine": "printf '%s\\n' 'kernel/drivers/hv/*' 'kernel/drivers/scsi/hv_storvsc.ko*' "
+    ">/etc/mkinitfs/features.d/hyperv.modules; add hyperv to features= in /etc/mkinitfs/mkinitfs.conf; mkinitfs",
     "gentoo": "echo 'add_drivers+=\" hv_vmbus hv_storvsc hv_netvsc \"' >/etc/dracut.conf.d/hyperv.conf; "
     "dracut -f --regenerate-all",
     "ostree": "rpm-ostree initramfs --enable --arg=--add-drivers --arg='hv_vmbus hv_storvsc hv_netvsc'",
@@ -118,8 +119,9 @@ def judge_nvme(subject: Subject) -> Iterator[Found]:
         yield found._replace(severity=severity, fix=NVME_INITRAMFS_FIX)
     rules = any(subject.tree.glob(f"{directory}/*azure-disk.rules") for directory in RULE_DIRECTORIES)
     for line in subject.command_lines_in_use:
-        if not rules and (line.last("nvme_core.io_timeout") or "0") < NVME_TIMEOUT:
-            what = "the time-out of NVMe disks is the kernel's 30 s: a host that recovers takes longer"
+        seconds = number_of(line.last("nvme_core.io_timeout")) or DEFAULT_NVME_TIMEOUT
+        if not rules and seconds < NVME_TIMEOUT:
+            what = f"the time-out of NVMe disks is {seconds} s: a host that recovers takes longer"
             yield Found(what, line.file, line.line, severity=Severity.RISK if subject.purpose.nvme else Severity.ADVICE)
     if subject.purpose.nvme and subject.disk and "V2" not in subject.disk.layout.generations:
         yield Found("sizes with remote NVMe disks are generation 2 alone", subject.disk.path, severity=severity)

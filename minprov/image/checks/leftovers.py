@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from minprov.formats.accounts import has_empty_password, uid_max, uid_min
-from minprov.image.findings import Check, Found, Severity
+from minprov.image.findings import Check, Found, Severity, number_of
 from minprov.machine.provisioners import UNIT_DIRECTORIES
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def judge_users(subject: Subject) -> Iterator[Found]:
     low, high = uid_min(definitions), uid_max(definitions)
     for number, line in enumerate((subject.tree.text("/etc/passwd") or "").splitlines(), 1):
         fields = line.split(":")
-        if len(fields) > 3 and fields[2].isdecimal() and low <= int(fields[2]) <= high:
+        uid = number_of(fields[2]) if len(fields) > 3 else None
+        if uid is not None and low <= uid <= high:
             yield _left(subject, f"{fields[0]} is the account of a person (uid {fields[2]})", "/etc/passwd", number)
 
 

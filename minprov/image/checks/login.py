@@ -147,7 +147,7 @@ def _lists_any(patterns: Sequence[str], names: set[str]) -> bool:
 
 
 def _seconds(arguments: Sequence[str]) -> int:
-    found = re.fullmatch(r"(\d+)([smhSMH]?)", arguments[0]) if arguments else None
+    found = re.fullmatch(r"([0-9]{1,9})([smhSMH]?)", arguments[0]) if arguments else None
     return int(found[1]) * {"m": 60, "h": 3600}.get(found[2].lower(), 1) if found else 0
 
 

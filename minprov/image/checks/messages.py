@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minprov.image.findings import Check, Found, Severity
+from minprov.image.findings import Check, Found, Severity, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,9 +52,9 @@ def judge_rootdelay(subject: Subject) -> Iterator[Found]:
     """Look for rootdelay where the kernel itself mounts root: there it is a sleep, however early the disk appears."""
     for started in subject.started:
         line = started.command_line
-        delay = line.last("rootdelay") if line else None
+        delay = number_of(line.last("rootdelay")) if line else None
         has_initrd = bool(started.initrds or started.missing or started.unified)
-        if line and delay and delay.isdecimal() and int(delay) >= LONG_DELAY and not has_initrd:
+        if line and delay and delay >= LONG_DELAY and not has_initrd:
             yield Found(
                 f"the kernel sleeps for {delay} s before it mounts root", line.file, line.line, f"rootdelay={delay}"
             )

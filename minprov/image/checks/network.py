@@ -30,8 +30,8 @@ NETWORKD_FIXED = 257
 DHCP_FIX = {
     "debian": "printf '[Match]\\nType=ether\\n\\n[Network]\\nDHCP=yes\\n' >/etc/systemd/network/50-dhcp.network; "
     "systemctl enable systemd-networkd",
-    "rhel": "systemctl enable NetworkManager; nmcli --offline connection add type ethernet con-name eth0 ifname eth0 "
-    ">/etc/NetworkManager/system-connections/eth0.nmconnection; chmod 600 it",
+    "rhel": "systemctl enable NetworkManager, which asks by DHCP for each NIC without a connection; delete connections "
+    "with method=manual and no-auto-default=*.",
     "suse": "printf 'BOOTPROTO=dhcp\\nSTARTMODE=auto\\n' >/etc/sysconfig/network/ifcfg-eth0; systemctl enable wicked",
     "alpine": "printf 'auto lo\\niface lo inet loopback\\nauto eth0\\niface eth0 inet dhcp\\n' "
     ">/etc/network/interfaces; rc-update add networking boot",
@@ -95,7 +95,7 @@ def _networkd_version(subject: Subject) -> int | None:
     pattern = "libsystemd-shared-*.so"
     directories = ("/usr/lib/systemd", "/usr/lib/*/systemd", "/usr/lib64/systemd", "/lib/systemd")
     for path in subject.tree.glob(*(f"{directory}/{pattern}" for directory in directories)):
-        if found := re.search(r"shared-(\d+)", path):
+        if found := re.search(r"shared-([0-9]{1,5})", path):
             return int(found[1])
     return None
 
