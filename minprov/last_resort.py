@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0
 """Seconds after the deadline in which the run may take the token itself: it knows more than is known here."""
-FILE_LIMIT, KVP_LIMIT, POST_LIMIT = 0.2, 0.2, 1.0
+FILE_LIMIT, KVP_LIMIT, POST_LIMIT = 0.2, 0.2, 5.0
+ATTEMPT_LIMIT, PAUSE = 1.0, 0.2
 DEADLINE_PASSED, ENDED_UNTOLD = "provisioning deadline passed", "unhandled exception"
+ACCEPTED_STATUSES = ([b"200"], [b"201"], [b"202"])  # those of `transport`
 MAX_ANSWER = 1 << 16
 MAX_DESCRIPTOR = 1 << 10
 MAX_SETTINGS = 1 << 14
@@ -127,6 +129,7 @@ def _detach(token: int, control: int) -> None:
     """Let go of what is the run's: whoever reads its output to the end shall not wait for this process."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are for the run, which may have something to say
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, the end of a child cannot be waited for
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(null, standard)
@@ -157,8 +160,9 @@ def _bounded(seconds: float, work: Callable[[], None]) -> None:
     child = os.fork()
     if child == 0:
         try:
-            signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+            signal.setitimer(signal.ITIMER_REAL, max(1.0, seconds))
             with suppress(Exception):
                 work()
         finally:
@@ -195,7 +199,15 @@ def _store(state_dir: str, phrase: str, vm_id: str) -> None:
 
 
 def _post(url: str, report: str) -> None:
-    """Post NotReady: as XML for the current goal state, else as JSON, which needs none."""
+    """Post NotReady until it is accepted: one answer that is none shall not be the end of it."""
+    while True:  # who waits for it ends it
+        with suppress(Exception):
+            return _attempt(url, report)
+        time.sleep(PAUSE)
+
+
+def _attempt(url: str, report: str) -> None:
+    """Post NotReady once: as XML for the current goal state, else as JSON, which needs none."""
     from minprov.report import build_health_json
 
     host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
@@ -227,16 +239,16 @@ def _health_xml(goal_state: bytes, report: str) -> bytes:
 
 
 def _request(address: tuple[str, int], method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """Make one request by a plain socket and return the answer; raises OSError, ValueError for a status not 200."""
+    """Make one request by a plain socket and return the answer; raises OSError, ValueError when it is refused."""
     import socket
 
     lines = [f"{method} {path} HTTP/1.0", f"Host: {address[0]}", "x-ms-version: 2012-11-30", "x-ms-agent-name: minprov"]
     lines += [f"{name}: {value}" for name, value in headers.items()] + [f"Content-Length: {len(body)}"] * bool(body)
-    with socket.create_connection(address, timeout=POST_LIMIT) as connection:
+    with socket.create_connection(address, timeout=ATTEMPT_LIMIT) as connection:
         connection.sendall("\r\n".join((*lines, "", "")).encode() + body)
         answer = b""
         while len(answer) < MAX_ANSWER and (piece := connection.recv(4096)):
             answer += piece
-    if not answer.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200")):
+    if answer.split(b" ", 2)[1:2] not in ACCEPTED_STATUSES:
         raise ValueError("not accepted")
     return answer

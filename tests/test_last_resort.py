@@ -30,6 +30,12 @@ minprov.commands.run.KILL_GRACE = 3.0
 minprov.provision.plan_provisioning = lambda *_: time.sleep(1000)
 """
 # As if the module were not installed, or broken.
+HELD_BACK = """
+import signal
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM, signal.SIGCHLD})
+"""
 BROKEN = "import sys; sys.modules[{name!r}] = None\n"
 
 
@@ -79,6 +85,27 @@ def test_without_a_goal_state_it_is_told_by_the_other_channel(whole: WholeRun) -
 
     faults = Faults(steps={"goal-state": (Step(times=math.inf, status=500),)})
     on(Emulator(faults=faults), test)
+
+
+def test_a_platform_that_is_busy_is_told_once_it_listens(whole: WholeRun) -> None:
+    async def test(platform: Emulator) -> None:
+        process = await whole.start(platform, seconds=1.5, code=HANGS + MAIN)
+        await told(platform, 10)
+        process.kill()
+        await ended(process)
+
+    busy = (Step(times=3, status=503),)
+    steps = {"goal-state": (Step(times=math.inf, status=503),), "provisioning-health": busy}
+    on(Emulator(faults=Faults(steps=steps)), test)
+
+
+def test_signals_that_were_held_back_or_ignored_are_set_as_they_are_needed(whole: WholeRun) -> None:
+    async def test(platform: Emulator) -> None:
+        run = await ended(await whole.start(platform, seconds=1.5, code=HELD_BACK + HANGS + MAIN))
+        assert run.status == -signal.SIGALRM
+        assert [report.state for report in platform.health_reports] == ["NotReady"]
+
+    on(Emulator(), test)
 
 
 def test_a_run_that_is_killed_is_spoken_for_at_once(whole: WholeRun) -> None:

@@ -81,6 +81,7 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
     # From here on the kernel ends the process in time, whatever it is doing. What was ignored is inherited as ignored.
     for number in (signal.SIGALRM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM, signal.SIGCHLD})
     signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
     set_up_logging("warning" if dry_run and "log_level" not in flags else options.log_level)
     identity = read_identity()
