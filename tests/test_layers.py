@@ -55,6 +55,7 @@ INSIDE = {
             "sudo_listing",
             "sudoers",
             "vhd_footer",
+            "waagent_conf",
             "xml_document",
         },
         {"ageing", "disk_image", "ssh_keys"},
@@ -131,7 +132,7 @@ INSIDE = {
         {"boot", "guestfs", "network", "services", "vhd"},
         {"disk"},
         {"subject"},
-        {"findings"},
+        {"findings", "waagent_import"},
     ),
     "image.checks": (
         {"agents", "disk", "kernel", "leftovers", "login", "messages", "network"},
@@ -140,7 +141,7 @@ INSIDE = {
     ),
     "commands": (
         {"logs", "output", "parser"},
-        {"check", "resource_disk", "run", "status", "vhd"},
+        {"check", "import_waagent_conf", "resource_disk", "run", "status", "vhd"},
     ),
 }
 EMULATOR_LAYERS = (
