@@ -68,8 +68,6 @@ class EnsureUser(NamedTuple):
     shell: str
     groups: tuple[str, ...]
     allow_system_account: bool
-    journal: str
-    """File that names the account while it is worked on: what a killed run leaves half made is made anew."""
     allow_directory_account: bool = False
     """Whether an account that another database than the files has is adopted."""
 

@@ -184,7 +184,6 @@ def _plan_account(username: str, choice: Choice, evidence: Evidence, options: Op
         shell=options.shell,
         groups=options.groups,
         allow_system_account=options.allow_system_account,
-        journal=f"{options.state_dir}/creating-account",
         allow_directory_account=options.allow_directory_account,
     )
     yield Step("ensure-user", username, options.user, user)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minprov.actions import Phase, Policy, PublishHostname
@@ -21,18 +22,20 @@ from minprov.config import OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.gather import Sources, find_drive, open_transport
 from minprov.machine import markers
-from minprov.machine.account_locks import clear_up_after_killed_tools
+from minprov.machine.account_locks import clear_up_after_tools
 from minprov.machine.blocking import in_thread
 from minprov.machine.file_systems import volatile_file_system
 from minprov.machine.files import file_error
 from minprov.machine.identity import Identity
+from minprov.machine.journal import Journal
+from minprov.machine.manifest import Manifest
 from minprov.machine.provisioners import enabled_provisioners
 from minprov.machine.system import System
 from minprov.model import Evidence
 from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
-from minprov.properties import root_password, waagent
+from minprov.properties import root_password, waagent, withdrawal
 from minprov.reporting import Reporting, first_of
 
 if TYPE_CHECKING:
@@ -50,6 +53,8 @@ GOAL_STATE_GRACE = 1.0
 """Seconds Ready waits for the answer that is under way: to ask anew would take no less, and load the platform twice."""
 EJECT_LIMIT = 5.0
 PUBLISH_LIMIT = 15.0
+LEFT = "of what it gave that VM, keys, password and host keys stay, as docs/state.md says"
+CLOSE_LIMIT = 1.5
 
 
 class Run:
@@ -100,10 +105,10 @@ class Run:
     # -- the run -------------------------------------------------------------------------------------------------------
 
     async def _provision(self, *, force: bool) -> None:
-        self._make_state_directory()
+        self._open_journal()
         self._note_volatile_state()
         self._note_open_root()
-        clear_up_after_killed_tools(self._system)
+        clear_up_after_tools(self._system)
         self._refuse_other_provisioners()
         if not force and self._holds(markers.APPLIED):
             async with open_transport(self._timeline) as transport:
@@ -122,6 +127,8 @@ class Run:
                     await self._finish_earlier_run(await sources.transport(), sources)
                     return
             plan = self._plan(early)
+            if not asks_nothing(early):  # else it is the same machine, restored, and keeps what it has
+                await self._withdraw_from_other_vm()
             await self._apply(plan.steps)
             evidence = await sources.all(early)
             if evidence != early:
@@ -210,10 +217,12 @@ class Run:
         """Tell how the run ended on every channel that has not been told yet."""
         if self.result.error is not None:
             await self._reporting.tell_failure(self.result.error)
+            await self._close_journal()
             await self._reporting.store()
         elif self.result.reported:
             await self._eject()
             await self._publish_hostname()
+            await self._close_journal()
             await self._reporting.store()
             # Last of all: with this on record, no further run will do what this one has left undone.
             try:
@@ -251,12 +260,43 @@ class Run:
     def _uuid(self) -> str | None:
         return self._identity.dmi_uuid or self.result.vm_id
 
-    def _make_state_directory(self) -> None:
+    def _open_journal(self) -> None:
+        state_dir = self._options.state_dir
         try:
-            with self._system.directory(self._options.state_dir, make=0o700):
+            with self._system.directory(state_dir, make=0o700):
                 pass
+            journal = Journal(self._state_dir)
+            journal.open(self._uuid)
         except OSError as error:
-            raise file_error(error, self._options.state_dir) from error
+            raise file_error(error, state_dir) from error
+        self._system.journal = journal
+
+    async def _withdraw_from_other_vm(self) -> None:
+        """Take back what an earlier run gave the VM that this disk was captured from, if it was."""
+        journal, options = self._system.journal, self._options
+        journal.uuid = self._uuid
+        manifest = journal.manifest
+        if manifest is None and not markers.is_empty(self._state_dir) and not self._holds(markers.APPLIED):
+            written = withdrawal.find_unrecorded(self._system, (options.sudo_file, options.sshd_drop_in))
+            self.result.note("this disk was provisioned for another VM by a version without a manifest: " + LEFT)
+            manifest = Manifest(None, written)
+        elif manifest is None or manifest.is_for(self._uuid):
+            return
+        stays = await withdrawal.withdraw(self._system, manifest, self.result.note, host_keys=True)
+        try:
+            await in_thread(journal.forget, Manifest(self._uuid, stays))
+        except OSError as error:
+            raise file_error(error, self._state_dir) from error
+
+    async def _close_journal(self) -> None:
+        """Move to the manifest what this run has done; the next run does it if this one cannot."""
+        journal = self._system.journal
+        journal.uuid = self._uuid
+        try:
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await in_thread(journal.close, partial(withdrawal.confirm, self._system))
+        except (OSError, ProvisioningError, TimeoutError) as error:
+            logger.warning("the journal is not closed: %s", error)
 
     def _note_volatile_state(self) -> None:
         with suppress(OSError):

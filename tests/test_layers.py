@@ -64,7 +64,6 @@ INSIDE = {
     ),
     "machine": (
         {
-            "account_locks",
             "blocking",
             "child_process",
             "directories",
@@ -76,9 +75,10 @@ INSIDE = {
             "tools",
         },
         {"proxy_agent"},
-        {"files", "markers"},
+        {"files", "manifest", "markers"},
+        {"journal"},
         {"system"},
-        {"provisioners"},
+        {"account_locks", "provisioners"},
     ),
     "network": (
         {"deferred", "event_loop", "retry", "routes"},
@@ -114,7 +114,7 @@ INSIDE = {
             "waagent",
         },
         {"authorized_keys", "hostname", "password", "root_password"},
-        {"kept_account"},
+        {"kept_account", "withdrawal"},
     ),
     "duties.resource_disk": (
         {"settings"},

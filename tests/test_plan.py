@@ -327,7 +327,7 @@ def test_custom_data_is_run_only_if_it_is_a_program_and_configured(data: bytes, 
 def test_the_account_is_made_as_configured() -> None:
     options = Options(shell="/bin/ash", groups=("a", "b"), allow_system_account=True, state_dir="/s")
     (action,) = actions_of(make_plan(Evidence(ovf=OVF), options), EnsureUser)
-    assert action == EnsureUser("media-user", "/bin/ash", ("a", "b"), True, "/s/creating-account")
+    assert action == EnsureUser("media-user", "/bin/ash", ("a", "b"), True)
 
 
 def test_later_evidence_adds_steps_and_repeats_none() -> None:

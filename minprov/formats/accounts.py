@@ -78,6 +78,11 @@ def existing_groups(group: str) -> set[str]:
     return {fields[0] for fields in _entries(group) if len(fields) > 2 and _number(fields[2]) is not None}
 
 
+def find_gid(group: str, name: str) -> int | None:
+    """Return the number of a group, or None where there is none of that name."""
+    return next((_number(fields[2]) for fields in _entries(group) if fields[0] == name and len(fields) > 2), None)
+
+
 def groups_of(group: str, name: str) -> set[str]:
     """Return the names of the groups that list the user as a member."""
     return {fields[0] for fields in _entries(group) if len(fields) == 4 and name in fields[3].split(",")}

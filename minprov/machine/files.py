@@ -78,29 +78,52 @@ async def replace_file(
 ) -> None:
     """Replace a file in an open directory as a whole, durably; raises OSError.
 
-    The name of the temporary file is fixed, so that a killed run leaves at most one, and the next run takes its place.
+    Where another file is mounted on it, which cannot be renamed over, it is written in place.
     """
+    # As one call: each costs a turn of the loop and of the import that goes on beside it.
+    await in_thread(_replace, directory, name, contents, mode=mode, owner=owner)
+
+
+def replace_contents(path: str, contents: bytes, *, mode: int) -> None:
+    """Do the same by path, for a directory that is root's alone; raises OSError."""
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _replace(directory, os.path.basename(path), contents, mode=mode, owner=(os.geteuid(), os.getegid()))
+    finally:
+        os.close(directory)
+
+
+def _replace(directory: int, name: str, contents: bytes, *, mode: int, owner: tuple[int, int]) -> None:
+    # The name is fixed, so that a killed run leaves at most one, and the next run takes its place.
     temporary = f".{name}.minprov"
-
-    def replace() -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
-        try:
-            left = memoryview(contents)
-            while left:
-                left = left[os.write(descriptor, left) :]
-            if owner != (os.geteuid(), os.getegid()):
-                os.fchown(descriptor, *owner)
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        _write(os.open(temporary, flags, 0o600, dir_fd=directory), contents, mode=mode, owner=owner)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        sync(".", directory)  # by name, since fsync(2) refuses a descriptor opened with O_PATH
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=directory)
+        if not isinstance(error, OSError) or error.errno != errno.EBUSY:
+            raise
+        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        _write(os.open(name, flags, dir_fd=directory), contents, mode=mode, owner=owner)
+    sync(".", directory)  # by name, since fsync(2) refuses a descriptor opened with O_PATH
 
-    await in_thread(replace)  # as one call: each costs a turn of the loop and of the import that goes on beside it
+
+def _write(descriptor: int, contents: bytes, *, mode: int, owner: tuple[int, int]) -> None:
+    """Write a file that was just opened, have it on disk, and close it."""
+    try:
+        left = memoryview(contents)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        if owner != (os.geteuid(), os.getegid()):
+            os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: str, directory: int | None = None) -> None:

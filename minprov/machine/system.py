@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
 from minprov.machine.directories import opened_directory
 from minprov.machine.files import file_error, read_file, replace_file, sync
+from minprov.machine.journal import Journal
+from minprov.machine.manifest import FILE, SAVED, Effect, digest
 from minprov.machine.paths import resolve_beneath
 from minprov.machine.tools import find_tool, is_program, run_tool, search_path
 
@@ -27,6 +30,7 @@ class System:
 
     def __init__(self, root: str = "/", *, look_only: bool = False) -> None:
         self.root = os.path.realpath(root)
+        self.journal = Journal()
         self.look_only = look_only
         """Whether nothing may be changed, as in a dry run: not even what programs need to be asked."""
         self.answers: dict[object, Any] = {}
@@ -84,23 +88,47 @@ class System:
         return (self.read(path) or b"").decode(errors="surrogateescape")
 
     async def replace(self, path: str, contents: bytes, *, mode: int) -> None:
-        """Replace a file of root's, creating the directories above it (0755) as needed."""
-        parent = os.path.dirname(path)
-        try:
-            with self.directory(parent, make=0o755) as directory:
-                await replace_file(directory, os.path.basename(path), contents, mode=mode)
-        except OSError as error:
-            raise file_error(error, path) from error
-        await self.restore_label(path)
+        """Replace a file of root's, creating the directories above it (0755) as needed; the journal is told first."""
+        await self._note(path, digest(contents))
+        await self.replace_own(path, contents, mode=mode)
 
     async def remove(self, path: str) -> None:
-        """Remove a file that may be there."""
+        """Remove a file that may be there; the journal is told first."""
+        if self.read(path) is not None:
+            await self._note(path, None)
+        await self.remove_own(path)
+
+    async def remove_own(self, path: str) -> None:
+        """Remove a file that may be there, of which the journal says nothing."""
         try:
             with suppress(FileNotFoundError), self.directory(os.path.dirname(path)) as directory:
                 os.unlink(os.path.basename(path), dir_fd=directory)
                 await in_thread(sync, ".", directory)
         except OSError as error:
             raise file_error(error, path) from error
+
+    async def replace_own(self, path: str, contents: bytes, *, mode: int) -> None:
+        """Replace a file that is the program's alone, of which the journal says nothing."""
+        try:
+            with self.directory(os.path.dirname(path), make=0o755) as directory:
+                await replace_file(directory, os.path.basename(path), contents, mode=mode)
+        except OSError as error:
+            raise file_error(error, path) from error
+        await self.restore_label(path)
+
+    async def note(self, *effects: Effect) -> None:
+        """Have the journal say what is about to be done."""
+        try:
+            await self.journal.note(*effects)
+        except OSError as error:
+            raise file_error(error, self.journal.path) from error
+
+    async def _note(self, path: str, sha256: str | None) -> None:
+        before, saved, mode = self.read(path), None, None
+        if before is not None and path.startswith(SAVED):
+            saved, mode = before, stat.S_IMODE(os.stat(self.path(path)).st_mode)
+        there = None if before is None else digest(before)
+        await self.note(Effect(FILE, path, sha256=sha256, before=there, saved=saved, mode=mode))
 
     async def sync(self, directory: str) -> None:
         """Have on disk what a tool has renamed in a directory."""

@@ -34,7 +34,7 @@ async def store_report(system: System, options: Options, result: Result) -> None
     contents = json.dumps(to_document(result), indent=2).encode() + b"\n"
     try:
         async with asyncio.timeout(LIMIT):
-            await system.replace(f"{options.state_dir}/{REPORT}", contents, mode=0o600)
+            await system.replace_own(f"{options.state_dir}/{REPORT}", contents, mode=0o600)
     except (ProvisioningError, TimeoutError) as error:
         logger.warning("report not stored: %s", str(error) or f"no answer in {LIMIT:g} s")
 

@@ -13,14 +13,15 @@ from contextlib import contextmanager, suppress
 
 from minprov.actions import WriteAuthorizedKeys
 from minprov.errors import ProvisioningError, Reason
-from minprov.formats.accounts import Account, find_password_field
+from minprov.formats.accounts import Account, find_name, find_password_field
 from minprov.formats.ssh_keys import KEY_LINE, contains_all, merge_keys
 from minprov.machine.blocking import look
 from minprov.machine.files import file_error, read_file, replace_file, sync
+from minprov.machine.manifest import KEYS, Effect, digest
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
 from minprov.properties.login import key_obstacle, require_login
-from minprov.properties.name_service import find_user
+from minprov.properties.name_service import PASSWD, find_user
 from minprov.properties.sshd_settings import (
     OUTSIDE,
     Settings,
@@ -192,12 +193,43 @@ async def _write(system: System, account: Account, path: str, keys: Sequence[str
             own = _is_below_home(path, account)
             contents = read_file(directory, name, owner=account.uid if own else None, limit=MAX_SIZE)
             existing = (contents or b"").decode(errors="surrogateescape")
-            merged = merge_keys(existing, keys).encode(errors="surrogateescape")
+            text = merge_keys(existing, keys)
+            await system.note(Effect(KEYS, path, uid=account.uid, names=line_digests(text[len(existing) :])))
+            merged = text.encode(errors="surrogateescape")
             owner = (account.uid, account.gid) if own else (0, 0)
             await replace_file(directory, name, merged, mode=FILE_MODE if own else ROOTS_FILE_MODE, owner=owner)
     except OSError as error:
         raise file_error(error, path) from error
     await system.restore_label(os.path.dirname(path), path)
+
+
+async def remove_lines(system: System, path: str, uid: int | None, digests: frozenset[str]) -> None:
+    """Remove from a file the lines that have these digests; the others stay as they are."""
+    name = find_name(system.read_text(PASSWD), uid) if uid is not None else None
+    account = find_user(system, name) if name else None
+    if account is None:
+        return
+    try:
+        with _directory(system, account, path, create=False) as (directory, _):
+            name = os.path.basename(path)
+            owner_of_file = account.uid if _is_below_home(path, account) else None
+            contents = read_file(directory, name, owner=owner_of_file, limit=MAX_SIZE) or b""
+            lines = contents.splitlines(keepends=True)
+            kept = b"".join(line for line in lines if digest(line.rstrip(b"\n")) not in digests)
+            if kept != contents:
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                owner, mode = (found.st_uid, found.st_gid), stat.S_IMODE(found.st_mode)
+                await replace_file(directory, name, kept, mode=mode, owner=owner)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise file_error(error, path) from error
+    await system.restore_label(path)
+
+
+def line_digests(text: str) -> tuple[str, ...]:
+    """Return what the journal says of lines of keys."""
+    return tuple(digest(line.encode(errors="surrogateescape")) for line in text.split("\n") if line)
 
 
 def _is_below_home(path: str, account: Account) -> bool:

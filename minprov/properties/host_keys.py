@@ -14,7 +14,8 @@ from contextlib import suppress
 from minprov.actions import EnsureHostKeys
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
-from minprov.machine.files import file_error, sync
+from minprov.machine.files import file_error, read_file, sync
+from minprov.machine.manifest import FILE, Effect, digest
 from minprov.machine.system import System
 from minprov.machine.tools import find_tool, run_tool
 from minprov.properties.inspection import Inspection
@@ -35,6 +36,8 @@ async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
     there = [path for path in _written(system) if system.exists(path)]
     settings = await _settings(system) if there else None
     paths = [path for path in _named(system, settings) if system.exists(path)]
+    if paths and _left_over(system):
+        return Inspection(False, "left unfinished by a run that was killed")
     if not paths:
         return Inspection(False, "no keys")
     kinds = await _kinds(system, paths)
@@ -64,7 +67,11 @@ async def converge(system: System, action: EnsureHostKeys) -> None:
             lacking = [*damaged, *(path for path in named if path not in there)]
         for path in damaged:
             await in_thread(_set_aside, system.path(path))
-        await asyncio.gather(*(_make(system, path) for path in lacking if _kind_of(path) != "dsa"))
+        made = [path for path in dict.fromkeys([*lacking, *_left_over(system)]) if _kind_of(path) != "dsa"]
+        await asyncio.gather(*(_make(system, path) for path in made))
+        await system.note(*(effect for path in made for effect in _effects(system, path)))
+        for path in made:
+            await _put_in_place(system, path)
     except OSError as error:
         raise file_error(error, os.path.dirname(named[0])) from error
 
@@ -150,15 +157,46 @@ async def _make(system: System, path: str) -> None:
     keygen = find_tool("ssh-keygen")
     if keygen is None:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="ssh-keygen")
-    directory, name = os.path.split(path)
+    directory, draft = os.path.split(_draft(path))
     with system.directory(directory, make=0o755) as opened:
-        draft = f".{name}.minprov"
         _remove(opened, draft)
-        written = system.path(f"{directory}/{draft}")
-        await run_tool([keygen, "-q", "-t", _kind_of(path), "-N", "", "-f", written])
-        await in_thread(_put_in_place, opened, draft, name)
-    await system.restore_label(path)
-    await system.restore_label(f"{path}.pub")
+        try:
+            await run_tool([keygen, "-q", "-t", _kind_of(path), "-N", "", "-f", system.path(_draft(path))])
+        except ProvisioningError:
+            _remove(opened, draft)
+            raise
+
+
+async def _put_in_place(system: System, path: str) -> None:
+    directory, name = os.path.split(path)
+    with system.directory(directory) as opened:
+        await in_thread(_rename, opened, os.path.basename(_draft(path)), name)
+    await system.restore_label(path, f"{path}.pub")
+
+
+def _left_over(system: System) -> list[str]:
+    """Return the keys that a killed run had made and not put in place."""
+    effects = (effect for effect in system.journal.left_over if effect.kind == FILE and effect.inode is not None)
+    return [effect.target for effect in effects if _is_private(effect.target) and not system.exists(effect.target)]
+
+
+def _is_private(path: str) -> bool:
+    return not path.endswith(".pub")
+
+
+def _draft(path: str) -> str:
+    directory, name = os.path.split(path)
+    return f"{directory}/.{name}.minprov"
+
+
+def _effects(system: System, path: str) -> list[Effect]:
+    """Return what the journal is to say of a pair: by inode, too, since they are there already, beside their place."""
+    effects = []
+    for ending in (".pub", ""):
+        draft = system.path(_draft(path)) + ending
+        contents = read_file(None, draft) or b""
+        effects.append(Effect(FILE, path + ending, sha256=digest(contents), inode=os.stat(draft).st_ino))
+    return effects
 
 
 def _remove(directory: int, draft: str) -> None:
@@ -167,7 +205,7 @@ def _remove(directory: int, draft: str) -> None:
             os.unlink(draft + ending, dir_fd=directory)
 
 
-def _put_in_place(directory: int, draft: str, name: str) -> None:
+def _rename(directory: int, draft: str, name: str) -> None:
     """Rename the pair, the private key last: it is what sshd looks for."""
     for ending in (".pub", ""):
         sync(draft + ending, directory)  # which ssh-keygen leaves to chance

@@ -12,14 +12,18 @@ from minprov.formats.accounts import (
     Account,
     existing_groups,
     find_account,
+    find_gid,
+    find_password_field,
     groups_of,
     has_empty_password,
     home_mode,
     uid_max,
     uid_min,
 )
+from minprov.machine.account_locks import clear_up_after_tools, tools_effect
 from minprov.machine.blocking import look
 from minprov.machine.files import file_error
+from minprov.machine.manifest import ACCOUNT, GROUPS, PASSWORD, Effect, digest
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
 from minprov.properties import account_state, home
@@ -60,7 +64,7 @@ async def inspect(system: System, action: EnsureUser) -> Inspection:
         faults.append(fault)
     if lack := await look(account.home, home.find_lack, system, account):
         faults.append(lack)
-    if _journal(system, action) in (_creating(action), _joining(action)):
+    if _is_half_made(system, action, account) or _has_half_joined(system, action):
         faults.append("left half made by a run that was killed")
     if _lacks_subordinate_ids(system, account):
         notes += (f"{account.name} has no subordinate ids",)
@@ -71,25 +75,16 @@ async def converge(system: System, action: EnsureUser) -> None:
     """Create the account, or give an existing one what it lacks; its password is left as it is."""
     account = find_user(system, action.username)
     new = False
-    left_by_a_killed_run = _journal(system, action) if account else ""
-    if left_by_a_killed_run == _creating(action):
+    if account and _is_half_made(system, action, account) and _is_untouched(system, action, account):
         await _delete(system, action.username)
         account = None
     if account is None:
-        await system.replace(action.journal, _creating(action).encode(), mode=0o600)
-        try:
-            await _create(system, action)
-        except ProvisioningError:
-            # Nothing was made: the journal must not be there when somebody else makes an account of that name.
-            if find_user(system, action.username) is None:
-                await system.remove(action.journal)
-            raise
+        await _create(system, action)
         account = find_user(system, action.username)
         if account is None:
             raise ProvisioningError(Reason.READ_BACK, detail="the account was not created")
         new = True
-    elif left_by_a_killed_run == _joining(action) or _lacking_groups(system, action):
-        await system.replace(action.journal, _joining(action).encode(), mode=0o600)
+    elif _has_half_joined(system, action) or _lacking_groups(system, action):
         await _join(system, action)
     if _has_empty_password(system, account):
         # Anybody who is on the system could become this account, and by sudo root.
@@ -103,7 +98,9 @@ async def converge(system: System, action: EnsureUser) -> None:
         raise file_error(error, account.home) from error
     if made:
         await system.restore_label(account.home, recursive=True)
-    await system.remove(action.journal)
+    for kind in (ACCOUNT, GROUPS):
+        if effect := system.journal.find_left_over(kind, action.username):
+            system.journal.settle(effect)
 
 
 async def _find_in_directory(system: System, action: EnsureUser) -> Account | None:
@@ -153,18 +150,34 @@ def _has_empty_password(system: System, account: Account) -> bool:
         raise
 
 
-def _journal(system: System, action: EnsureUser) -> str:
-    return system.read_text(action.journal)
+def _creation(system: System, username: str) -> Effect:
+    left = system.journal.find_left_over(ACCOUNT, username)
+    gid = left.gid if left else find_gid(system.read_text(GROUP), username)
+    return Effect(ACCOUNT, username, gid=gid)
 
 
-def _creating(action: EnsureUser) -> str:
-    """Return what the journal says while an account is made: what a killed run has left of it is made anew."""
-    return action.username
+def _is_half_made(system: System, action: EnsureUser, account: Account) -> bool:
+    """Tell whether a run was killed while it made the account: what it makes last is the home directory."""
+    if not system.journal.find_left_over(ACCOUNT, action.username):
+        return False
+    try:
+        with system.directory(account.home) as directory:
+            return os.fstat(directory).st_uid != account.uid
+    except OSError:
+        return True
 
 
-def _joining(action: EnsureUser) -> str:
-    """Return what the journal says while an account of the image joins groups: gshadow may not know of it yet."""
-    return f"{action.username} joins groups"
+def _has_half_joined(system: System, action: EnsureUser) -> bool:
+    """Tell whether a run was killed while an account of the image joined groups: gshadow may not know of it yet."""
+    return system.journal.find_left_over(GROUPS, action.username) is not None
+
+
+def _is_untouched(system: System, action: EnsureUser, account: Account) -> bool:
+    """Tell whether nobody has put an account right that a killed run left half made."""
+    as_made = account.shell in (action.shell, FALLBACK_SHELL)
+    joined = groups_of(system.read_text(GROUP), account.name) <= {*_wanted_groups(system, action), account.name}
+    no_password = find_password_field(system.read_text(SHADOW), account.name) in (None, "*", "!")
+    return as_made and joined and no_password
 
 
 def _wanted_groups(system: System, action: EnsureUser) -> set[str]:
@@ -191,16 +204,16 @@ async def _create(system: System, action: EnsureUser) -> None:
         # "*" keeps the account open to key logins where sshd has `UsePAM no`; useradd's own "!" means locked to it.
         arguments = ["--no-create-home", "--shell", shell, "--password", "*", *group, "--", username]
         try:
-            await run_tool([*useradd, *arguments])
+            await _run(system, [*useradd, *arguments], _creation(system, username))
         except ProvisioningError as error:
             if NO_SUBORDINATE_IDS not in error.data.get("detail", "") or find_user(system, username):
                 raise
             logger.warning("made without subordinate ids: %s", error)
             none = ["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"]
-            await run_tool([*useradd, *none, *arguments])
+            await _run(system, [*useradd, *none, *arguments])
     elif adduser := system.own_tool("adduser", "busybox adduser"):
         group = ["-G", username] if has_group else []
-        await run_tool([*adduser, "-D", "-H", "-s", shell, *group, "--", username])
+        await _run(system, [*adduser, "-D", "-H", "-s", shell, *group, "--", username], _creation(system, username))
         await set_password_field(system, username, "*")
         await _join(system, action)
     else:
@@ -208,10 +221,17 @@ async def _create(system: System, action: EnsureUser) -> None:
 
 
 async def _delete(system: System, username: str) -> None:
+    """Delete an account that this program has made, but not the group of its name if that was there before."""
+    effect = system.journal.find_left_over(ACCOUNT, username)
     if userdel := system.account_tool("userdel"):
-        await run_tool([*userdel, "--", username])
+        await _run(system, [*userdel, "--", username])
     elif deluser := system.own_tool("deluser", "busybox deluser"):
-        await run_tool([*deluser, username])  # busybox's takes "--" for one name more
+        await _run(system, [*deluser, username])  # busybox's takes "--" for one name more
+    if effect and effect.gid is not None and find_gid(system.read_text(GROUP), username) is None:
+        if groupadd := system.account_tool("groupadd"):
+            await _run(system, [*groupadd, "--gid", str(effect.gid), "--", username])
+        elif addgroup := system.own_tool("addgroup", "busybox addgroup"):
+            await _run(system, [*addgroup, "-g", str(effect.gid), username])
 
 
 async def _join(system: System, action: EnsureUser) -> None:
@@ -219,11 +239,12 @@ async def _join(system: System, action: EnsureUser) -> None:
     username, groups = action.username, sorted(_wanted_groups(system, action))
     if not groups:
         return
+    joined = Effect(GROUPS, username, names=tuple(_lacking_groups(system, action)))
     if usermod := system.account_tool("usermod"):
-        await run_tool([*usermod, "--append", "--groups", ",".join(groups), "--", username])
+        await _run(system, [*usermod, "--append", "--groups", ",".join(groups), "--", username], joined)
     elif addgroup := system.own_tool("addgroup", "busybox addgroup"):
         for group in groups:
-            await run_tool([*addgroup, "--", username, group])
+            await _run(system, [*addgroup, "--", username, group], joined)
     else:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="usermod", detail="nor is there busybox addgroup")
 
@@ -233,4 +254,15 @@ async def set_password_field(system: System, username: str, field: str) -> None:
     chpasswd = system.account_tool("chpasswd") or system.own_tool("chpasswd", "busybox chpasswd")
     if chpasswd is None:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="chpasswd")
-    await run_tool([*chpasswd, "-e"], stdin=f"{username}:{field}\n".encode())
+    given = Effect(PASSWORD, username, sha256=digest(field.encode()))
+    await _run(system, [*chpasswd, "-e"], *([given] if field != "*" else []), stdin=f"{username}:{field}\n".encode())
+
+
+async def _run(system: System, argv: list[str], *effects: Effect, stdin: bytes = b"") -> None:
+    """Run an account tool once the journal has its effects; one that fails leaves nothing in the way of the next."""
+    await system.note(*effects, *tools_effect(system))
+    try:
+        await run_tool(argv, stdin=stdin)
+    except ProvisioningError:
+        clear_up_after_tools(system)
+        raise

@@ -44,6 +44,7 @@ READY, APPLIED = f"/var/lib/minprov/ready/{VM_ID}", f"/var/lib/minprov/applied/{
 # What has another content after each run, or none that matters.
 OF_THE_MOMENT = (
     "/var/lib/minprov/report.json",
+    "/var/lib/minprov/manifest.json",
     "/etc/.pwd.lock",
     "/etc/*-",
     "/var/log/*",
@@ -51,7 +52,16 @@ OF_THE_MOMENT = (
     "/etc/ssh/ssh_host_*",
 )
 # What is not there for anyone to read: it is renamed, or removed, once it is whole.
-TEMPORARY = ("*/.*.minprov", "*/.*.minprov/*", "/etc/*.lock", "/etc/*+", "/etc/*-", "/etc/*.[0-9]*", "*/creating-*")
+TEMPORARY = (
+    "*/.*.minprov",
+    "*/.*.minprov/*",
+    "/etc/*.lock",
+    "/etc/*+",
+    "/etc/*-",
+    "/etc/*.[0-9]*",
+    "*/.*.minprov/*/*",
+    "/var/lib/minprov/journal",
+)
 # What is written once Ready has been accepted, or each time.
 AFTER_READY = (READY, os.path.dirname(READY), "/var/lib/minprov/report.json")
 

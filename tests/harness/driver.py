@@ -45,7 +45,7 @@ SEVERAL = 4
 SHELL_LIMIT = 60.0
 HEARTBEAT = 10.0
 """Seconds for each line on the console that says what is being waited for."""
-TEMPORARY = (".minprov", "/creating-account")
+TEMPORARY = (".minprov", "/journal")
 # Details that come from an HTTP library, a clock or a kernel, and not from the program.
 OF_THE_MOMENT = {"attempts", "detail", "url"}
 BY_CHANCE = (
