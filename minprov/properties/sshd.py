@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from minprov.actions import ConfigureSshd
-from minprov.errors import Reason
+from minprov.errors import ProvisioningError, Reason
 from minprov.machine.system import System
+from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
 from minprov.properties.login import (
     Obstacle,
@@ -27,6 +28,8 @@ from minprov.properties.login import (
 )
 from minprov.properties.sshd_settings import CONFIG, Settings, ask_sshd
 
+DRAFT = "/etc/ssh/.sshd_config.draft.minprov"
+BEGIN, END = b"# minprov: begin. Written by minprov for this VM.\n", b"# minprov: end\n"
 PID_FILE = "/run/sshd.pid"
 PASSWORD = "PasswordAuthentication"  # noqa: S105  # a setting
 # The older name comes first: a sshd that knows it as a setting of its own does not mind the newer one.
@@ -59,21 +62,50 @@ async def inspect(system: System, action: ConfigureSshd) -> Inspection:
 
 
 async def converge(system: System, action: ConfigureSshd) -> None:
-    """Write the drop-in where it is needed, make sure that it counts, and have a running sshd read it."""
-    if system.own_tool("sshd") is None:
+    """Write the drop-in where it is needed, make sure that it counts, and have a running sshd read it.
+
+    What sshd does not take is not put in place, or is taken back: then sshd goes on with what it had.
+    """
+    sshd = system.own_tool("sshd")
+    if sshd is None:
         return
     answers = await ask_sshd(system, action.username, action.groups)
-    await system.replace(action.drop_in, _contents(action, answers), mode=0o644)
+    before = {path: system.read(path) for path in (action.drop_in, CONFIG)}
     if answers is None:
-        await _include_first(system, action.drop_in)
+        await system.replace(action.drop_in, _contents(action, answers), mode=0o644)
+        await _write_config(system, _include(action.drop_in) + _without_include(system, action.drop_in))
         return
+    try:
+        await _put_in_place(system, sshd, action, answers)
+        await run_tool([*sshd, "-t"])
+    except ProvisioningError:
+        await _take_back(system, before)
+        raise
+    _reload()
+
+
+async def _put_in_place(system: System, sshd: list[str], action: ConfigureSshd, answers: Sequence[Settings]) -> None:
+    contents = _contents(action, answers)
+    await _try(system, sshd, contents + (system.read(CONFIG) or b""))
+    await system.replace(action.drop_in, contents, mode=0o644)
     if await _is_wrong(system, action):
-        await _include_first(system, action.drop_in)
+        # The image's configuration does not include it. The first value wins, so it goes before all else.
+        config = _include(action.drop_in) + _without_include(system, action.drop_in)
+        try:
+            await _try(system, sshd, config)
+        except ProvisioningError:
+            # OpenSSH before 8.2 knows no Include.
+            config = _marked(contents) + _without_marked(system.read(CONFIG) or b"")
+            await _try(system, sshd, config)
+            await system.remove(action.drop_in)
+            await _write_config(system, config)
+            return
+        await _write_config(system, config)
     if await _is_wrong(system, action):
         # A Match block says otherwise for some addresses. Of several blocks that apply the first one counts.
-        contents = _contents(action, answers) + _block(action, answers)
-        await system.replace(action.drop_in, contents, mode=0o644)
-    _reload()
+        block = _block(action, answers)
+        await _try(system, sshd, contents + (system.read(CONFIG) or b"") + b"\n" + block)
+        await system.replace(action.drop_in, contents + block, mode=0o644)
 
 
 def _inspect_tree(system: System, action: ConfigureSshd) -> Inspection:
@@ -137,13 +169,43 @@ def _include(drop_in: str) -> bytes:
     return f"Include {drop_in}\n".encode()
 
 
-async def _include_first(system: System, drop_in: str) -> None:
-    """Put the drop-in before all else, since the first value wins: the image's configuration does not include it."""
-    config = system.read(CONFIG)
-    if config is None or config.startswith(_include(drop_in)):
-        return
-    mode = stat.S_IMODE(os.stat(system.path(CONFIG)).st_mode)
-    await system.replace(CONFIG, _include(drop_in) + config, mode=mode)
+def _without_include(system: System, drop_in: str) -> bytes:
+    return (system.read(CONFIG) or b"").removeprefix(_include(drop_in))
+
+
+def _marked(contents: bytes) -> bytes:
+    return BEGIN + contents + END
+
+
+def _without_marked(config: bytes) -> bytes:
+    """Return the configuration without what an earlier run has put at its top."""
+    return config.partition(END)[2] if config.startswith(BEGIN) and END in config else config
+
+
+async def _write_config(system: System, config: bytes) -> None:
+    if system.exists(CONFIG) and system.read(CONFIG) != config:
+        mode = stat.S_IMODE(os.stat(system.path(CONFIG)).st_mode)
+        await system.replace(CONFIG, config, mode=mode)
+
+
+async def _try(system: System, sshd: list[str], config: bytes) -> None:
+    """Have sshd read a configuration as a whole before any of it is in place; raises TOOL_FAILED with what it says."""
+    await system.replace_own(DRAFT, config, mode=0o600)
+    try:
+        await run_tool([*sshd, "-t", "-f", DRAFT])
+    finally:
+        await system.remove_own(DRAFT)
+
+
+async def _take_back(system: System, before: dict[str, bytes | None]) -> None:
+    for path, contents in before.items():
+        if system.read(path) == contents:
+            continue
+        if contents is None:
+            await system.remove(path)
+        else:
+            mode = stat.S_IMODE(os.stat(system.path(path)).st_mode)
+            await system.replace(path, contents, mode=mode)
 
 
 def _reload() -> None:

@@ -191,11 +191,11 @@ async def _replace(system: System, path: str, contents: bytes, mode: int) -> Non
         # By a name with a dot, which sudo passes over; sudo-rs' visudo reads no standard input.
         directory, name = os.path.split(path)
         draft = f"{directory}/.{name}.draft"
-        await system.replace(draft, contents, mode=mode)
+        await system.replace_own(draft, contents, mode=mode)
         try:
             await run_tool([*visudo, "-c", "-q", "-f", draft])
         finally:
-            await system.remove(draft)
+            await system.remove_own(draft)
     await system.replace(path, contents, mode=mode)
 
 
