@@ -70,8 +70,18 @@ def _last_resort(argv: list[str]) -> LastResort | NoLastResort:
     if (url := _flag(argv, "--wireserver-url")) is not None:
         known["wireserver_url"] = url
     if (root := _flag(argv, "--root")) is not None:
-        known["state_dir"] = f"{root}/var/lib/minprov"
+        known["state_dir"] = _state_directory(root)
     return LastResort(**known)
+
+
+def _state_directory(root: str) -> str | None:
+    from minprov.machine.markers import DEFAULT_DIRECTORY
+    from minprov.machine.paths import resolve_beneath
+
+    try:
+        return resolve_beneath(root, DEFAULT_DIRECTORY)
+    except OSError:  # a loop of links
+        return None
 
 
 def _flag(argv: list[str], name: str) -> str | None:

@@ -19,6 +19,7 @@ from minprov.errors import ProvisioningError, Reason
 
 CONFIG_FILE = "/etc/minprov/minprov.toml"
 MAX_CONFIG_SIZE = 1 << 20
+MAX_DEPTH = 4  # of tables; no key has as many
 MIN_SECONDS, MAX_SECONDS = 0.001, 7 * 86400.0
 """What a time may be: timers can count no further, and less would be over before it began."""
 
@@ -315,7 +316,8 @@ def _read(file: str) -> bytes:
 def _flatten(document: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
     pairs: list[tuple[str, object]] = []
     for key, value in document.items():
-        pairs += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+        deeper = isinstance(value, dict) and prefix.count(".") < MAX_DEPTH
+        pairs += _flatten(value, f"{prefix}{key}.") if deeper else [(prefix + key, value)]
     return pairs
 
 

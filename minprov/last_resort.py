@@ -185,7 +185,9 @@ def _tell_host(pool: str, report: str) -> None:
         put(pool, "PROVISIONING_REPORT", report)
 
 
-def _store(state_dir: str, phrase: str, vm_id: str) -> None:
+def _store(state_dir: str | None, phrase: str, vm_id: str) -> None:
+    if state_dir is None:
+        return
     from minprov.errors import ProvisioningError, Reason
     from minprov.outcome.result import Result, to_document
 

@@ -73,7 +73,6 @@ class Run:
         self._identity = identity
         self._reading = reading
         self._timeline = Timeline()
-        self._state_dir = system.path(options.state_dir)
         self._bounds = Bounds(options.timeout, self._timeline)
         self._drive: str | None = None
         self.result = Result(vm_id=identity.vm_id, spans=self._timeline.spans)
@@ -259,6 +258,10 @@ class Run:
     @property
     def _uuid(self) -> str | None:
         return self._identity.dmi_uuid or self.result.vm_id
+
+    @property
+    def _state_dir(self) -> str:
+        return self._system.path(self._options.state_dir)
 
     def _open_journal(self) -> None:
         state_dir = self._options.state_dir

@@ -74,7 +74,8 @@ class Reporting:
 
         """
         # The host collects the pool when it gets the health report, and nothing that is written later.
-        await channels.tell_host(self._options, encode_success(agent=AGENT, vm_id=self._vm_id, timestamp=_now()))
+        success = encode_success(agent=AGENT, vm_id=self._vm_id, timestamp=_now())
+        await channels.tell_host(self._options, success, self._result)
         try:
             with self._timeline.waiting("WireServer to accept the Ready report"):
                 delivery = await report_health(
@@ -99,7 +100,7 @@ class Reporting:
             group.create_task(self.say(report))
             group.create_task(self.store())
             if error.reason is not Reason.OTHER_PROVISIONER:  # whose own report is the one that counts
-                group.create_task(channels.tell_host(self._options, report))
+                group.create_task(channels.tell_host(self._options, report, self._result))
         if error.reason in LEFT_TO_OTHERS:
             return
         self._result.is_untold = True

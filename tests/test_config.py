@@ -53,6 +53,13 @@ def test_an_unknown_key_names_the_nearest_one(tmp_path: Path) -> None:
     assert error_of(path) == {"file": path, "key": "user.shel", "detail": "unknown key", "nearest": "user.shell"}
 
 
+@pytest.mark.parametrize("text", [f"{'a.' * 3000}b = 1", f"[{'a.' * 3000}b]"])
+def test_a_key_of_thousands_of_tables_is_an_unknown_one(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "m.toml", text)
+    error = error_of(path)
+    assert (error["key"], error["detail"]) == ("a.a.a.a.a", "unknown key")
+
+
 @pytest.mark.parametrize(
     ("text", "key", "expected"),
     [

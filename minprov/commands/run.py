@@ -87,8 +87,9 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
     identity = read_identity()
     if dry_run:
         options = _for_dry_run(options, identity, flags)
-    state_dir = resolve_beneath(root, options.state_dir)
-    if not dry_run and not flags.get("force") and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
+    state_dir = _state_directory(root, options)
+    may_be_done = not dry_run and not flags.get("force")
+    if may_be_done and state_dir and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
         return Result(outcome=Outcome.ALREADY_PROVISIONED, vm_id=identity.vm_id)
     last_resort.know(
         timeout=options.timeout,
@@ -105,6 +106,13 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
     # The emulated platform has media of its own, which is not there yet.
     reading = None if flags.get("emulated") else Reading(options)
     return _run_in_loop(options, identity, flags, reading, refusal, last_resort)
+
+
+def _state_directory(root: str, options: Options) -> str | None:
+    try:
+        return resolve_beneath(root, options.state_dir)
+    except OSError:  # a loop of links, which the run comes upon as well, and tells
+        return None
 
 
 def _run_in_loop(

@@ -61,8 +61,9 @@ def _write_page(path: str, document: dict[str, Any]) -> None:
 
 def _read(flags: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     options = load(flags.get("config"))
-    path = resolve_beneath(flags.get("root", "/"), f"{options.state_dir}/{REPORT}")
+    path = f"{options.state_dir}/{REPORT}"
     try:
+        path = resolve_beneath(flags.get("root", "/"), path)
         contents = read_file(None, path)
         document = None if contents is None else json.loads(contents)
     except PermissionError as error:

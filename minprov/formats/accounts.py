@@ -12,6 +12,7 @@ DEFAULT_UID_MAX = 60000
 DEFAULT_HOME_MODE = 0o700
 BLANKS = " \t\n\v\f\r"  # isspace(3) in the C locale
 NUMBER = re.compile(rf"[{BLANKS}]*([+-]?)([0-9]+)", re.ASCII)  # strtoul(3)
+DEFINED_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,19}", re.ASCII)
 MAX_ID, MAX_LONG = (1 << 32) - 1, (1 << 64) - 1
 
 
@@ -90,14 +91,12 @@ def groups_of(group: str, name: str) -> set[str]:
 
 def uid_min(login_defs: str) -> int:
     """Return the lowest uid of ordinary users."""
-    value = _definition(login_defs, "UID_MIN")
-    return int(value) if value and value.isdecimal() else DEFAULT_UID_MIN
+    return _defined_number(login_defs, "UID_MIN", DEFAULT_UID_MIN)
 
 
 def uid_max(login_defs: str) -> int:
     """Return the highest uid of ordinary users."""
-    value = _definition(login_defs, "UID_MAX")
-    return int(value) if value and value.isdecimal() else DEFAULT_UID_MAX
+    return _defined_number(login_defs, "UID_MAX", DEFAULT_UID_MAX)
 
 
 def home_mode(login_defs: str) -> int:
@@ -126,6 +125,16 @@ def _number(text: str) -> int | None:
         return None
     value = int(digits) if sign != "-" else -int(digits) & MAX_LONG
     return value if value <= MAX_ID else None
+
+
+def _defined_number(login_defs: str, key: str, default: int) -> int:
+    """Return a number as shadow-utils reads it: strtoul(3) with the base that the number's own prefix says."""
+    value = _definition(login_defs, key) or ""
+    if not DEFINED_NUMBER.fullmatch(value):
+        return default
+    octal = value.startswith("0") and value.isdecimal()
+    number = int(value, 8 if octal else 0)
+    return number if number <= MAX_LONG else default
 
 
 def _definition(login_defs: str, key: str) -> str | None:

@@ -5,7 +5,8 @@
     DIR/report.json        the last run's report
 
 A fact is an empty file, so it is there or it is not. It is named by the machine's UUID, so that a captured or cloned
-image, whose VM has another one, provisions again. Imports nothing but `os`, as `identity` does and for its reason.
+image, whose VM has another one, provisions again. No link is followed below DIR, since in a tree it may lead out.
+Imports nothing but `os`, as `identity` does and for its reason.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from minprov.machine.identity import swap_byte_order
 DEFAULT_DIRECTORY = "/var/lib/minprov"
 APPLIED, READY = "applied", "ready"
 REPORT = "report.json"
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def holds(directory: str, fact: str, uuid: str) -> bool:
@@ -24,7 +26,22 @@ def holds(directory: str, fact: str, uuid: str) -> bool:
 
     Generation 1 VMs have shown both, see https://bugs.launchpad.net/cloud-init/+bug/1835584.
     """
-    return any(os.path.exists(f"{directory}/{fact}/{name}") for name in (uuid, swap_byte_order(uuid)))
+    try:
+        parent = os.open(f"{directory}/{fact}", DIRECTORY)
+    except OSError:
+        return False
+    try:
+        return any(_is_there(parent, name) for name in (uuid, swap_byte_order(uuid)))
+    finally:
+        os.close(parent)
+
+
+def _is_there(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def is_empty(directory: str) -> bool:
@@ -34,12 +51,14 @@ def is_empty(directory: str) -> bool:
 
 def record(directory: str, fact: str, uuid: str) -> None:
     """Record the fact durably; raises OSError."""
-    parent = f"{directory}/{fact}"
-    os.makedirs(parent, 0o700, exist_ok=True)
-    descriptor = os.open(f"{parent}/{uuid}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    os.fsync(descriptor)
-    os.close(descriptor)
-    for path in (parent, directory):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    os.makedirs(f"{directory}/{fact}", 0o700, exist_ok=True)
+    for path, name in ((f"{directory}/{fact}", uuid), (directory, None)):
+        parent = os.open(path, DIRECTORY)
+        try:
+            if name is not None:
+                file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+                os.fsync(file)
+                os.close(file)
+            os.fsync(parent)
+        finally:
+            os.close(parent)

@@ -53,9 +53,19 @@ class System:
         """Return where `path` of the provisioned system is on this one, links followed as that system would.
 
         A directory is resolved once: nothing but a run like this one is at work in a tree.
+
+        Raises:
+            ProvisioningError: WRITE_FAILED, for a loop of links.
+
         """
         if self.live:
             return path
+        try:
+            return self._path_in_tree(path)
+        except OSError as error:
+            raise file_error(error, path) from error
+
+    def _path_in_tree(self, path: str) -> str:
         directory, name = os.path.split(path)
         if name in ("", ".", ".."):
             return resolve_beneath(self.root, path)

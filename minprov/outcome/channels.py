@@ -49,8 +49,8 @@ async def write_console(options: Options, line: str) -> None:
                 )
 
 
-async def tell_host(options: Options, report: str) -> None:
-    """Put the report in the host's pool, where there is one."""
+async def tell_host(options: Options, report: str, result: Result) -> None:
+    """Put the report in the host's pool, where there is one; the result says so if that was not possible."""
     if options.kvp_pool:
         try:
             async with asyncio.timeout(LIMIT):
@@ -58,7 +58,7 @@ async def tell_host(options: Options, report: str) -> None:
         except FileNotFoundError:
             logger.debug("no KVP pool")
         except OSError as error:
-            logger.warning("no report in the KVP pool: %s", str(error) or f"no answer in {LIMIT:g} s")
+            result.note(f"no report in the KVP pool: {error.strerror or f'no answer in {LIMIT:g} s'}")
 
 
 def _write_line(console: str, line: bytes) -> None:

@@ -49,4 +49,5 @@ async def converge(system: System, action: GrantSudo) -> None:
 
 def _rule(action: GrantSudo) -> str:
     option = "" if action.ask_password else " nopass"
-    return f"{COMMENT}permit{option} {action.username} as root\n"
+    # In quotes a name such as "as" or "cmd" is no word of the grammar: yylex in doas' parse.y.
+    return f'{COMMENT}permit{option} "{action.username}" as root\n'

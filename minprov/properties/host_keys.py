@@ -7,6 +7,7 @@ that a run killed half way leaves none that is half made.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -14,6 +15,7 @@ from contextlib import suppress
 from minprov.actions import EnsureHostKeys
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
+from minprov.machine.directories import is_held_by_root
 from minprov.machine.files import file_error, read_file, sync
 from minprov.machine.manifest import FILE, Effect, digest
 from minprov.machine.system import System
@@ -33,6 +35,9 @@ async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
     del action
     if system.own_tool("sshd") is None:
         return Inspection(True, "sshd is not installed", verified=False)
+    for path in _written(system):
+        if system.exists(path) and not _is_file(system, path):
+            return Inspection(False, f"{path} is not a regular file")
     there = [path for path in _written(system) if system.exists(path)]
     settings = await _settings(system) if there else None
     paths = [path for path in _named(system, settings) if system.exists(path)]
@@ -54,11 +59,16 @@ async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
 async def converge(system: System, action: EnsureHostKeys) -> None:
     """Mend what can be mended, set aside what cannot be loaded, and make what is lacking then."""
     del action
-    settings = await _settings(system) if any(system.exists(path) for path in _written(system)) else None
-    named = _named(system, settings)
+    written = _written(system)
     try:
+        for path in written:
+            # sshd, which is asked now, would wait for somebody to write to a FIFO.
+            if system.exists(path) and not _is_file(system, path):
+                await in_thread(_set_aside, system.path(path))
+        settings = await _settings(system) if any(system.exists(path) for path in written) else None
+        named = _named(system, settings)
         for path in named:
-            await in_thread(_mend, system.path(path))
+            await in_thread(_mend, system, path)
         there = [path for path in named if system.exists(path)]
         kinds = await _kinds(system, there)
         damaged = [path for path, kind in zip(there, kinds, strict=True) if kind is None]
@@ -73,7 +83,7 @@ async def converge(system: System, action: EnsureHostKeys) -> None:
         for path in made:
             await _put_in_place(system, path)
     except OSError as error:
-        raise file_error(error, os.path.dirname(named[0])) from error
+        raise file_error(error, os.path.dirname(written[0])) from error
 
 
 def _written(system: System) -> list[str]:
@@ -131,20 +141,29 @@ def _is_accepted(kinds: list[str | None], settings: Settings | None) -> bool:
     return any(kind and (not accepted or accepted & (rsa if kind == "ssh-rsa" else {kind})) for kind in kinds)
 
 
-def _mend(path: str) -> None:
-    """Give a key the owner and the mode with which sshd takes it."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return
-    if found.st_uid != 0:
-        os.chown(path, 0, 0)
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        os.chmod(path, MODE)
+def _is_file(system: System, path: str) -> bool:
+    return os.path.isfile(system.path(path))
+
+
+def _mend(system: System, path: str) -> None:
+    """Give a key the owner and the mode with which sshd takes it, unless it may be a link of somebody else's."""
+    with suppress(FileNotFoundError), system.directory(os.path.dirname(path)) as directory:
+        if not is_held_by_root(directory):
+            return
+        descriptor = os.open(system.path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            if found.st_uid != 0:
+                os.fchown(descriptor, 0, 0)
+            if stat.S_IMODE(found.st_mode) & 0o077:
+                os.fchmod(descriptor, MODE)
+        finally:
+            os.close(descriptor)
 
 
 def _set_aside(path: str) -> None:
-    if os.stat(path).st_size:
+    """Keep what is no key beside its place; an empty file is not worth keeping."""
+    if os.stat(path).st_size or not os.path.isfile(path):
         os.rename(path, f"{path}.damaged")
 
 
@@ -159,6 +178,8 @@ async def _make(system: System, path: str) -> None:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="ssh-keygen")
     directory, draft = os.path.split(_draft(path))
     with system.directory(directory, make=0o755) as opened:
+        if (owner := os.fstat(opened).st_uid) not in (0, os.geteuid()):
+            raise OSError(errno.EPERM, f"it belongs to uid {owner}, who could read the keys")
         _remove(opened, draft)
         try:
             await run_tool([keygen, "-q", "-t", _kind_of(path), "-N", "", "-f", system.path(_draft(path))])

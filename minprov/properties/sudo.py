@@ -28,7 +28,8 @@ TERMINAL = "requiretty"
 # What an early sudo-rs says, which has no option -U: it goes by its file then.
 UNKNOWN_OPTION = ("usage:", "invalid option", "unrecognized option")
 UNASKED = Listing((), everything=True, no_password=True)
-# As the first word of a rule such a name is an alias, if there is one, and a uid is not.
+# As the first word of a rule such a name is an alias, if there is one, or an address; a uid is neither. sudoers(5)
+ADDRESS_CHARACTERS = frozenset("0123456789.")
 ALIAS_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
 
@@ -205,9 +206,9 @@ def _said(listing: Listing) -> tuple[str, ...]:
 
 def _rule(action: GrantSudo, account: Account, switched_off: tuple[str, ...]) -> bytes:
     comment = "# Written by minprov for the administrator that this VM was created with.\n"
-    user = (
-        f"#{account.uid}" if account.name[0].isupper() and ALIAS_CHARACTERS.issuperset(account.name) else account.name
-    )
+    is_alias = account.name[0].isupper() and ALIAS_CHARACTERS.issuperset(account.name)
+    is_address = ADDRESS_CHARACTERS.issuperset(account.name)
+    user = f"#{account.uid}" if is_alias or is_address else account.name
     defaults = f"Defaults:{user} {', '.join(f'!{flag}' for flag in switched_off)}\n" if switched_off else ""
     tag = "" if action.ask_password else " NOPASSWD:"
     return f"{comment}{defaults}{user} ALL=(ALL:ALL){tag} ALL\n".encode()

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minprov.formats.accounts import Account, existing_groups, find_account, find_password_field, groups_of
+from minprov.formats.accounts import (
+    Account,
+    existing_groups,
+    find_account,
+    find_password_field,
+    groups_of,
+    uid_max,
+    uid_min,
+)
 
 NAME = "azureuser"
 LIBC = ctypes.CDLL(None)
@@ -94,3 +102,14 @@ def test_a_line_ends_at_a_newline_alone(blank: str) -> None:
 def test_no_account_is_found_in_no_file(tmp_path: Path) -> None:
     assert find_account("", NAME) is None
     assert find_password_field("", NAME) is None
+
+
+@pytest.mark.parametrize(("value", "number"), [("500", 500), ("0x3e8", 1000), ("01750", 1000), ("0", 0)])
+def test_a_number_of_login_defs_is_the_one_that_shadow_utils_reads(value: str, number: int) -> None:
+    assert uid_min(f"UID_MIN {value}\n") == uid_max(f"UID_MAX\t{value} # comment\n") == number
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "0x" + "f" * 5000, f"{1 << 64}", "-1", "1e3", "09", "\u0661", "x"])
+def test_what_is_no_number_to_login_defs_leaves_the_default(value: str) -> None:
+    assert uid_min(f"UID_MIN {value}") == 1000
+    assert uid_max(f"UID_MAX {value}") == 60000

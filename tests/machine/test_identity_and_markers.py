@@ -60,3 +60,24 @@ def test_a_fact_holds_in_either_byte_order_for_this_vm_alone(tmp_path: Path) -> 
     assert holds(directory, READY, SWAPPED)
     assert not holds(directory, APPLIED, SHOWN)
     assert not holds(directory, READY, SHOWN.replace("e4", "e5"))
+
+
+@pytest.mark.parametrize("target", ["{outside}", "../outside"])
+def test_no_link_below_the_directory_is_followed(tmp_path: Path, target: str) -> None:
+    directory, outside = tmp_path / "state", tmp_path / "outside"
+    directory.mkdir()
+    outside.mkdir()
+    (directory / READY).symlink_to(target.format(outside=outside))
+    with pytest.raises(NotADirectoryError):
+        record(str(directory), READY, SHOWN)
+    assert not list(outside.iterdir())
+    (outside / SHOWN).touch()
+    assert not holds(str(directory), READY, SHOWN)
+
+
+def test_a_link_is_no_fact_and_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / APPLIED).mkdir()
+    (tmp_path / APPLIED / SHOWN).symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="symbolic links"):
+        record(str(tmp_path), APPLIED, SHOWN)
+    assert not (tmp_path / "outside").exists()
