@@ -11,6 +11,8 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from minprov.errors import ProvisioningError
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -145,5 +147,5 @@ def _started_sysv_scripts(system: System) -> set[str]:
 def _names(system: System, directory: str) -> Collection[str]:
     try:
         return os.listdir(system.path(directory))
-    except OSError:
+    except (OSError, ProvisioningError):  # it is no directory, or a loop of links
         return ()
