@@ -126,6 +126,8 @@ class StoreFile(NamedTuple):
 
     path: str
     contents: bytes | None
+    decoded: bytes | None = None
+    """What gzip has in it, kept beside as ``.decoded``."""
 
 
 class ExecuteCustomData(NamedTuple):

@@ -31,7 +31,8 @@ from minprov.actions import (
 from minprov.choice import Choice, asks_nothing, choose, find_differences, needs_user
 from minprov.config import AskPassword, HostsFile, OnMissing, OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
-from minprov.model import Evidence, Properties
+from minprov.formats.custom_data import GZIP, SCRIPT, decode, find_format
+from minprov.model import Chosen, Evidence, Properties
 
 
 class Step(NamedTuple):
@@ -82,8 +83,31 @@ def plan_provisioning(evidence: Evidence, options: Options) -> Plan:
         properties=choice.properties,
         steps=tuple(_plan_steps(choice, evidence, options, keeps_account=keeps_account)),
         differences=find_differences(evidence),
-        notes=choice.notes,
+        notes=(*choice.notes, *_note_formats(choice, options)),
     )
+
+
+def _note_formats(choice: Choice, options: Options) -> Iterator[str]:
+    """Tell of data in a format that somebody will expect to be interpreted, as other agents do."""
+    for name, found in _given_data(choice, options):
+        data = found.value
+        kind = f"gzip of {len(decoded)} bytes" if (decoded := decode(data)) is not None else None
+        if kind is None and data.startswith(GZIP):
+            yield f"{name} ({len(data)} bytes, gzip) is stored, not decoded: it is damaged or too large"
+            continue
+        known = find_format(data if decoded is None else decoded)
+        if known == SCRIPT and name == "customData" and options.custom_data_execute:
+            continue
+        if shown := ", ".join(filter(None, (kind, known))):
+            hint = "; custom-data.execute would run it" if known == SCRIPT and name == "customData" else ""
+            yield f"{name} ({len(data)} bytes, {shown}) is stored, not interpreted{hint}"
+
+
+def _given_data(choice: Choice, options: Options) -> Iterator[tuple[str, Chosen[bytes]]]:
+    if options.custom_data is not Policy.OFF:
+        for name, found in (("customData", choice.properties.custom_data), ("userData", choice.properties.user_data)):
+            if found:
+                yield name, found
 
 
 def plan_ejection(device: str, options: Options) -> Step:
@@ -249,7 +273,7 @@ def _plan_documents(choice: Choice, evidence: Evidence, options: Options) -> Ite
         if (property_name := name.replace("-", "_")) in choice.faults:
             yield from _refuse(choice, property_name, f"write-{name}", path, options.custom_data)
             continue
-        document = StoreFile(path=path, contents=found.value if found else None)
+        document = _stored_data(path, found)
         yield Step(f"write-{name}", document.path, options.custom_data, document)
     if evidence.redacted_ovf_env is not None:
         document = StoreFile(path=f"{options.state_dir}/ovf-env.xml", contents=evidence.redacted_ovf_env)
@@ -259,7 +283,11 @@ def _plan_documents(choice: Choice, evidence: Evidence, options: Options) -> Ite
         yield Step("execute-custom-data", program.path, options.custom_data, program)
 
 
+def _stored_data(path: str, found: Chosen[bytes] | None) -> StoreFile:
+    return StoreFile(path, found.value, decode(found.value)) if found else StoreFile(path, None)
+
+
 def _plan_user_data(choice: Choice, options: Options) -> Iterator[Step]:
     if user_data := choice.properties.user_data:
-        document = StoreFile(path=f"{options.state_dir}/user-data", contents=user_data.value)
+        document = _stored_data(f"{options.state_dir}/user-data", user_data)
         yield Step("write-user-data", document.path, options.custom_data, document)

@@ -44,6 +44,7 @@ INSIDE = {
             "accounts",
             "boot_entries",
             "cpio",
+            "custom_data",
             "fstab",
             "mounts",
             "names",

@@ -16,21 +16,32 @@ MODE = 0o600
 async def inspect(system: System, action: StoreFile) -> Inspection:
     """Compare the bytes and the mode."""
     try:
-        contents = system.read(action.path)
+        found = [(system.read(path), wanted) for path, wanted in _files(action)]
     except ProvisioningError as error:
         if error.reason is not Reason.NOT_PERMITTED:
             raise
         return Inspection(None, "cannot be seen without privileges")
+    contents = found[0][0]
     present = "none" if contents is None else f"{len(contents)} bytes"
-    holds = contents == action.contents
+    holds = all(there == wanted for there, wanted in found)
+    # Executed customData has its owner's other bits as well.
     if holds and contents is not None:
-        holds = stat.S_IMODE(os.stat(system.path(action.path)).st_mode) == MODE
+        holds = all(_is_private(system, path) for path, wanted in _files(action) if wanted is not None)
     return Inspection(holds, present)
 
 
 async def converge(system: System, action: StoreFile) -> None:
     """Put the document in place, or take away one that is not this VM's."""
-    if action.contents is None:
-        await system.remove(action.path)
-    else:
-        await system.replace(action.path, action.contents, mode=MODE)
+    for path, wanted in _files(action):
+        if wanted is None:
+            await system.remove(path)
+        else:
+            await system.replace(path, wanted, mode=MODE)
+
+
+def _files(action: StoreFile) -> tuple[tuple[str, bytes | None], ...]:
+    return (action.path, action.contents), (f"{action.path}.decoded", action.decoded)
+
+
+def _is_private(system: System, path: str) -> bool:
+    return not stat.S_IMODE(os.stat(system.path(path)).st_mode) & 0o077
