@@ -134,6 +134,12 @@ class ExecuteCustomData(NamedTuple):
     """Run customData that starts with ``#!``, once, after everything else has been applied."""
 
     path: str
+    state_dir: str
+    time_limit: float
+    wait: bool
+    """Whether the run waits for its end."""
+    hostname: str | None = None
+    username: str | None = None
 
 
 class PrepareWaagent(NamedTuple):

@@ -11,6 +11,7 @@ only where a file has one of its tables. To add a duty: name its tables in `DUTI
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -29,6 +30,25 @@ class OnMissing(Enum):
 
     WARN = "warn"
     FAIL = "fail"
+
+
+class OnFailure(Enum):
+    """What the failure of something that was asked for means."""
+
+    FAIL = "fail"
+    WARN = "warn"
+
+
+class Execute(Enum):
+    """When customData that is a program runs; `true` is an older word for before Ready."""
+
+    NEVER = False
+    BEFORE_READY = "before-ready"
+    AFTER_READY = "after-ready"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Execute | None":
+        return cls.BEFORE_READY if value is True else None
 
 
 class OnOtherProvisioner(Enum):
@@ -103,7 +123,9 @@ class Options(NamedTuple):
     sudo_ask_password: AskPassword = AskPassword.AUTO
     root_password: Policy = Policy.OFF
     custom_data: Policy = Policy.REQUIRED
-    custom_data_execute: bool = False
+    custom_data_execute: Execute = Execute.NEVER
+    custom_data_time_limit: float = 3600.0
+    custom_data_failure: OnFailure = OnFailure.FAIL
     custom_data_missing: OnMissing = OnMissing.WARN
     ovf_env: Policy = Policy.REQUIRED
     eject: Policy = Policy.BEST_EFFORT
@@ -197,8 +219,13 @@ SETTINGS = {
     ),
     "custom-data.policy": Setting("custom_data", "Store customData, byte for byte."),
     "custom-data.execute": Setting(
-        "custom_data_execute", "Run customData once when it starts with `#!`, before Ready is reported."
+        "custom_data_execute",
+        "When to run customData that starts with `#!`, once for each VM, in a unit of its own.",
     ),
+    "custom-data.time-limit": Setting(
+        "custom_data_time_limit", "Seconds for it; before Ready, the run's own deadline counts as well."
+    ),
+    "custom-data.failure": Setting("custom_data_failure", "What it means before Ready that the program fails."),
     "custom-data.missing": Setting(
         "custom_data_missing", "When IMDS says that there is customData and no media delivers it."
     ),
@@ -335,10 +362,11 @@ def _convert(file: str, key: str, setting: Setting, default: object, value: obje
     expected: str
     if isinstance(default, Enum):
         kinds = type(default)
-        choices = [member.value for member in choices_of(setting, default)]
-        if value in choices:
-            return kinds(value)
-        expected = "one of " + ", ".join(choices)
+        choices = choices_of(setting, default)
+        with suppress(ValueError):
+            if (member := kinds(value)) in choices:
+                return member
+        expected = "one of " + ", ".join(str(choice.value).lower() for choice in choices)
         if value == Policy.REQUIRED.value and kinds is Policy:
             expected += ", since it comes after Ready, which it could not forbid"
     elif isinstance(default, tuple):

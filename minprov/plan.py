@@ -29,7 +29,7 @@ from minprov.actions import (
     WriteAuthorizedKeys,
 )
 from minprov.choice import Choice, asks_nothing, choose, find_differences, needs_user
-from minprov.config import AskPassword, HostsFile, OnMissing, OnOtherProvisioner, Options
+from minprov.config import AskPassword, Execute, HostsFile, OnFailure, OnMissing, OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.custom_data import GZIP, SCRIPT, decode, find_format
 from minprov.model import Chosen, Evidence, Properties
@@ -96,7 +96,7 @@ def _note_formats(choice: Choice, options: Options) -> Iterator[str]:
             yield f"{name} ({len(data)} bytes, gzip) is stored, not decoded: it is damaged or too large"
             continue
         known = find_format(data if decoded is None else decoded)
-        if known == SCRIPT and name == "customData" and options.custom_data_execute:
+        if known == SCRIPT and name == "customData" and options.custom_data_execute is not Execute.NEVER:
             continue
         if shown := ", ".join(filter(None, (kind, known))):
             hint = "; custom-data.execute would run it" if known == SCRIPT and name == "customData" else ""
@@ -278,9 +278,33 @@ def _plan_documents(choice: Choice, evidence: Evidence, options: Options) -> Ite
     if evidence.redacted_ovf_env is not None:
         document = StoreFile(path=f"{options.state_dir}/ovf-env.xml", contents=evidence.redacted_ovf_env)
         yield Step("store-ovf-env", document.path, options.ovf_env, document)
-    if options.custom_data_execute and custom_data and custom_data.value.startswith(b"#!"):
-        program = ExecuteCustomData(path=f"{options.state_dir}/custom-data")
-        yield Step("execute-custom-data", program.path, options.custom_data, program)
+    yield from _plan_program(choice, options)
+
+
+def _plan_program(choice: Choice, options: Options) -> Iterator[Step]:
+    custom_data = choice.properties.custom_data
+    if options.custom_data_execute is Execute.NEVER or custom_data is None:
+        return
+    path, program = f"{options.state_dir}/custom-data", custom_data.value
+    if (decoded := decode(program)) is not None:
+        path, program = f"{path}.decoded", decoded
+    if find_format(program) != SCRIPT:
+        return
+    wait = options.custom_data_execute is Execute.BEFORE_READY
+    execute = ExecuteCustomData(
+        path=path,
+        state_dir=options.state_dir,
+        time_limit=options.custom_data_time_limit,
+        wait=wait,
+        hostname=choice.properties.hostname and choice.properties.hostname.value,
+        username=choice.properties.username and choice.properties.username.value,
+    )
+    policy, phase = options.custom_data, Phase.BEFORE_READY
+    if not wait:
+        phase = Phase.AFTER_READY
+    if policy is Policy.REQUIRED and (not wait or options.custom_data_failure is OnFailure.WARN):
+        policy = Policy.BEST_EFFORT
+    yield Step("execute-custom-data", path, policy, execute, phase)
 
 
 def _stored_data(path: str, found: Chosen[bytes] | None) -> StoreFile:

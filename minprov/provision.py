@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minprov.actions import Phase, Policy, PublishHostname
+from minprov.actions import ExecuteCustomData, Phase, Policy, PublishHostname
 from minprov.apply import apply, first_required_failure, preview
 from minprov.bounds import Bounds
 from minprov.choice import asks_nothing, find_differences
@@ -220,7 +220,7 @@ class Run:
             await self._reporting.store()
         elif self.result.reported:
             await self._eject()
-            await self._publish_hostname()
+            await self._apply_after_ready()
             await self._close_journal()
             await self._reporting.store()
             # Last of all: with this on record, no further run will do what this one has left undone.
@@ -236,11 +236,13 @@ class Run:
         if self._drive is not None:
             await self._apply_late(plan_ejection(self._drive, self._options), limit=EJECT_LIMIT)
 
-    async def _publish_hostname(self) -> None:
-        """Have the hostname sent by DHCP, now that no report is under way: the address may be gone for a moment."""
+    async def _apply_after_ready(self) -> None:
+        """Do what is due once no report is under way: with a hostname that is published, the address may be gone."""
         for step in self.result.plan.steps if self.result.plan else ():
             if isinstance(step.action, PublishHostname):
                 await self._apply_late(step, limit=PUBLISH_LIMIT)
+            elif isinstance(step.action, ExecuteCustomData) and step.phase is Phase.AFTER_READY:
+                await self._apply_late(step, limit=step.action.time_limit)
 
     async def _apply_late(self, step: Step, *, limit: float) -> None:
         async def apply_step() -> None:

@@ -114,8 +114,10 @@ def _rows(schema: Schema) -> str:
 def _default(setting: Setting, value: object) -> str:
     """Return a default as TOML, followed by what else the setting may be where that is a short list."""
     if isinstance(value, Enum):
-        others = ", ".join(f'`"{member.value}"`' for member in choices_of(setting, value) if member is not value)
-        return f'`"{value.value}"` (or {others})'
+        others = ", ".join(
+            f"`{json.dumps(member.value)}`" for member in choices_of(setting, value) if member is not value
+        )
+        return f"`{json.dumps(value.value)}` (or {others})"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{json.dumps(value)}`"

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 from minprov.actions import Policy
-from minprov.config import DUTIES, MAX_CONFIG_SIZE, SETTINGS, AskPassword, Loop, Options, load, load_duty, schema_of
+from minprov.config import (
+    DUTIES,
+    MAX_CONFIG_SIZE,
+    SETTINGS,
+    AskPassword,
+    Execute,
+    Loop,
+    Options,
+    load,
+    load_duty,
+    schema_of,
+)
 from minprov.errors import ProvisioningError, Reason
 
 SECONDS = "seconds from 0.001 to 604800"
@@ -44,7 +55,10 @@ def test_every_kind_of_value_is_taken(tmp_path: Path) -> None:
     )
     options = load(write(tmp_path / "m.toml", text))
     assert options == Options(
-        sudo_ask_password=AskPassword.NEVER, sudo=Policy.OFF, custom_data_execute=True, media=("/dev/sr1",)
+        sudo_ask_password=AskPassword.NEVER,
+        sudo=Policy.OFF,
+        custom_data_execute=Execute.BEFORE_READY,
+        media=("/dev/sr1",),
     )
 
 

@@ -142,7 +142,7 @@ INSIDE = {
     ),
     "commands": (
         {"logs", "output", "parser"},
-        {"check", "import_waagent_conf", "resource_disk", "run", "status", "vhd"},
+        {"check", "custom_data", "import_waagent_conf", "resource_disk", "run", "status", "vhd"},
     ),
 }
 EMULATOR_LAYERS = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from minprov.actions import (
@@ -21,7 +23,7 @@ from minprov.actions import (
     WriteAuthorizedKeys,
 )
 from minprov.choice import has_all, is_complete
-from minprov.config import AskPassword, OnMissing, Options
+from minprov.config import AskPassword, Execute, OnFailure, OnMissing, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.model import Evidence, Faults, InstanceMetadata, OvfEnv, Properties, Secret, SshPublicKey
 from minprov.plan import Plan, Step, plan_provisioning
@@ -317,11 +319,59 @@ def test_the_disc_is_ejected_where_it_came_from_a_drive() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "configured", "runs"), [(b"#!/bin/sh\n", True, True), (b"#!/bin/sh\n", False, False), (b"x", True, False)]
+    ("data", "configured", "path"),
+    [
+        (b"#!/bin/sh\n", Execute.BEFORE_READY, "/s/custom-data"),
+        (b"#!/bin/sh\n", Execute.AFTER_READY, "/s/custom-data"),
+        (gzip.compress(b"#!/bin/sh\n"), Execute.BEFORE_READY, "/s/custom-data.decoded"),
+        (b"#!/bin/sh\n", Execute.NEVER, None),
+        (b"x", Execute.BEFORE_READY, None),
+    ],
 )
-def test_custom_data_is_run_only_if_it_is_a_program_and_configured(data: bytes, configured: bool, runs: bool) -> None:
-    plan = make_plan(Evidence(ovf=OVF._replace(custom_data=data)), Options(custom_data_execute=configured))
-    assert bool(actions_of(plan, ExecuteCustomData)) is runs
+def test_custom_data_is_run_only_if_it_is_a_program_and_configured(
+    data: bytes, configured: Execute, path: str | None
+) -> None:
+    options = Options(state_dir="/s", custom_data_execute=configured)
+    plan = make_plan(Evidence(ovf=OVF._replace(custom_data=data)), options)
+    paths = [step.action.path for step in plan.steps if isinstance(step.action, ExecuteCustomData)]
+    assert paths == ([path] if path else [])
+
+
+def test_what_comes_after_ready_or_only_warns_does_not_forbid_ready() -> None:
+    ovf = OVF._replace(custom_data=b"#!/bin/sh\n")
+    for options in (
+        Options(custom_data_execute=Execute.AFTER_READY),
+        Options(custom_data_execute=Execute.BEFORE_READY, custom_data_failure=OnFailure.WARN),
+    ):
+        (step,) = (step for step in make_plan(Evidence(ovf=ovf), options).steps if step.name == "execute-custom-data")
+        assert step.policy is Policy.BEST_EFFORT
+
+
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        (b"#cloud-config\n", "customData (14 bytes, #cloud-config) is stored, not interpreted"),
+        (
+            b"#!/bin/sh\n",
+            "customData (10 bytes, a script) is stored, not interpreted; custom-data.execute would run it",
+        ),
+        (b"\x1f\x8b1", "customData (3 bytes, gzip) is stored, not decoded: it is damaged or too large"),
+        (b"plain", None),
+    ],
+)
+def test_a_format_that_others_interpret_is_told(data: bytes, note: str | None) -> None:
+    plan = make_plan(Evidence(ovf=OVF._replace(custom_data=data)))
+    assert plan.notes == ((note,) if note else ())
+    assert make_plan(Evidence(ovf=OVF._replace(custom_data=data)), ALL_OFF).notes == ()
+
+
+def test_gzip_is_decoded_beside_its_bytes() -> None:
+    data = gzip.compress(b"#cloud-config\n", mtime=0)
+    plan = make_plan(Evidence(ovf=OVF._replace(custom_data=data)), Options(state_dir="/s"))
+    assert StoreFile("/s/custom-data", data, b"#cloud-config\n") in actions_of(plan, StoreFile)
+    assert plan.notes == (
+        f"customData ({len(data)} bytes, gzip of 14 bytes, #cloud-config) is stored, not interpreted",
+    )
 
 
 def test_the_account_is_made_as_configured() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 import minprov.network.transport
 from minprov.actions import ExecuteCustomData, WriteAuthorizedKeys
-from minprov.config import Options
+from minprov.config import Execute, Options
 from minprov.emulator.faults import Faults, Step
 from minprov.emulator.platform import Emulator, Exchange
 from minprov.emulator.vm import SAMPLE_VM
@@ -145,7 +145,7 @@ def test_retry_after_is_believed_for_a_minute_at_most(asked_for: str) -> None:
 def test_user_data_which_anybody_in_the_vm_can_read_is_never_run() -> None:
     instance = InstanceMetadata(computer_name="web-01", admin_username=USER, user_data=b"#!/bin/sh\n")
     instance = instance._replace(ssh_public_keys=SAMPLE_VM.ssh_public_keys)
-    plan = plan_provisioning(Evidence(instance=instance), Options(custom_data_execute=True))
+    plan = plan_provisioning(Evidence(instance=instance), Options(custom_data_execute=Execute.BEFORE_READY))
     assert "write-user-data" in [step.name for step in plan.steps]
     assert not [step for step in plan.steps if isinstance(step.action, ExecuteCustomData)]
 

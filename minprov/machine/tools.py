@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from minprov.errors import ProvisioningError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 MAX_OUTPUT = 16 << 20
 MAX_MESSAGE = 200
@@ -44,8 +44,18 @@ def is_program(path: str) -> bool:
     return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
-async def run_tool(argv: list[str], *, stdin: bytes = b"", limit: float = TIMEOUT, output: int | None = None) -> str:
-    """Run a tool to its end and return what it printed on stdout, or all of it into `output`, an open file.
+async def run_tool(
+    argv: list[str],
+    *,
+    stdin: bytes = b"",
+    limit: float = TIMEOUT,
+    output: int | None = None,
+    environment: Mapping[str, str] = ENVIRONMENT,
+    umask: int = -1,
+) -> str:
+    """Run a tool to its end and return what it printed on stdout; with `output`, an open file, all goes there.
+
+    Of the environment PATH is always there; a umask below 0 is this process's.
 
     Raises `ProvisioningError`: TOOL_NOT_FOUND, or TOOL_FAILED with the tool's exit status and last words.
     """
@@ -60,7 +70,8 @@ async def run_tool(argv: list[str], *, stdin: bytes = b"", limit: float = TIMEOU
                 stdin=source,
                 stdout=stdout,
                 stderr=stderr,
-                env={"PATH": search_path(), **ENVIRONMENT},
+                env={"PATH": search_path(), **environment},
+                umask=umask,
                 start_new_session=True,
             )
         except (FileNotFoundError, PermissionError) as error:
@@ -86,7 +97,7 @@ async def run_tool(argv: list[str], *, stdin: bytes = b"", limit: float = TIMEOU
                 **{"signal" if process.returncode < 0 else "exit_status": abs(process.returncode)},
                 detail=_last_words(stderr) or _last_words(stdout) or None,
             )
-        return _contents(stdout).decode(errors="replace")
+        return "" if output is not None else _contents(stdout).decode(errors="replace")
 
 
 @contextmanager
@@ -120,7 +131,10 @@ def _contents(memory_file: int) -> bytes:
     return os.pread(memory_file, MAX_OUTPUT, 0)
 
 
-def _last_words(memory_file: int) -> str:
-    output = _contents(memory_file).decode(errors="replace")
+def _last_words(file: int) -> str:
+    try:
+        output = _contents(file).decode(errors="replace")
+    except OSError:  # the output went to what cannot be read again, such as the journal
+        return ""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return " / ".join(lines[-3:])[:MAX_MESSAGE]

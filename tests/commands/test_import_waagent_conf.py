@@ -76,7 +76,7 @@ def test_everything_switched_on(tmp_path: Path) -> None:
     )
     assert options == Options(
         other_provisioners=config.OnOtherProvisioner.PREPARE,
-        custom_data_execute=True,
+        custom_data_execute=config.Execute.BEFORE_READY,
         allow_system_account=True,
         password_method=PasswordMethod.SHA256,
         log_level="debug",

@@ -35,7 +35,7 @@ OTHERS = (
     "*/manifest.json",
 )
 # Different in every run: that they are there, whose they are and their mode is all there is to compare.
-OF_THE_MOMENT = ("*/report.json", "*/ssh/*host_*", "*/custom-data.executed", "*/.kvp_pool_1", "/mnt/trace")
+OF_THE_MOMENT = ("*/report.json", "*/ssh/*host_*", "*/custom-data.json", "*/.kvp_pool_1", "/mnt/trace")
 
 
 class Entry(NamedTuple):

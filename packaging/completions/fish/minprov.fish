@@ -50,7 +50,7 @@ function _shtab_minprov_using
   test "$_shtab_minprov_cmdpath" = "$argv"
 end
 
-set -g _shtab_minprov_commands check import-waagent-conf resource-disk status vhd
+set -g _shtab_minprov_commands check custom-data import-waagent-conf resource-disk status vhd
 set -g _shtab_minprov_opts_with_value --config --generation --html --ignore --imds-url --junit --log-level --loop --media --root --size --timeout --wireserver-url
 
 complete -c minprov -e
@@ -80,6 +80,9 @@ complete -c minprov -n '_shtab_minprov_using check' -l ignore -x -d 'leave a che
 complete -c minprov -n '_shtab_minprov_using check' -l list -d 'print every check with its reason and source'
 complete -c minprov -n '_shtab_minprov_using check' -l json -d 'print one JSON document (default: text)'
 complete -c minprov -n '_shtab_minprov_using check' -l junit -xka "(__fish_complete_path (commandline -ct))" -d 'write a JUnit report, too (default: none)'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a custom-data -d 'Run the program that customData is, once, when a run has made it due; its unit does this.'
+complete -c minprov -n '_shtab_minprov_using custom-data' -s h -l help -d 'show this help message and exit'
+complete -c minprov -n '_shtab_minprov_using custom-data' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'and FILE.d/*.toml (default: /etc/minprov/minprov.toml, if there)'
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a import-waagent-conf -d 'Print a minprov.toml that does what a waagent.conf says, with a comment for each of its keys. Nothing is written elsewhere. The exit status is 1 if something that is switched on has no counterpart.'
 complete -c minprov -n '_shtab_minprov_using import-waagent-conf' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using import-waagent-conf; and test $_shtab_minprov_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the waagent.conf (default: /etc/waagent.conf)'
