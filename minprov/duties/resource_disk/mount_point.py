@@ -48,6 +48,15 @@ def _check_empty(path: str) -> str | None:
         return error.strerror
 
 
+def outside_of_the_sandbox(argv: list[str]) -> list[str]:
+    """Return the command line that has systemd run a tool in the system's own mount namespace, where there is systemd.
+
+    The kernel names a swap file by the mount through which it was turned on, which has to be one that others see.
+    """
+    starter = find_tool("systemd-run") if _is_run_by_systemd() else None
+    return [starter, "--quiet", "--pipe", "--wait", "--collect", *argv] if starter else argv
+
+
 def _is_run_by_systemd() -> bool:
     return os.path.isdir(SYSTEMD)
 

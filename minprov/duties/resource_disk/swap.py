@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from minprov.duties.resource_disk.disk import find, is_marked
+from minprov.duties.resource_disk.mount_point import outside_of_the_sandbox
 from minprov.duties.resource_disk.usage import mounted_node, read_usage
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
@@ -66,7 +67,7 @@ async def converge(options: Options, here: Here) -> None:
             with suppress(ProvisioningError):  # a file that has another page size, or that fallocate(2) did not suit
                 return await _turn_on(path, options)
         if any(swap.path == path for swap in read_usage(here.proc).swaps):
-            await run_tool(["swapoff", path], limit=ZEROS_LIMIT)
+            await run_tool(outside_of_the_sandbox(["swapoff", path]), limit=ZEROS_LIMIT)
         with suppress(FileNotFoundError):
             os.unlink(path)
         wanted = _wanted(options, here)
@@ -86,7 +87,7 @@ async def converge(options: Options, here: Here) -> None:
 
 
 async def _turn_on(path: str, options: Options) -> None:
-    await run_tool([find_tool("swapon") or "swapon", "-p", str(options.swap_priority), path])
+    await run_tool(outside_of_the_sandbox(["swapon", "-p", str(options.swap_priority), path]))
 
 
 async def _make(path: str, size: int, *, zeros: bool) -> None:
