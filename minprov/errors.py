@@ -374,6 +374,12 @@ class Reason(Enum):
         "The service manager or a person stopped the run.",
         "Start minprov again: it goes on where it stopped.",
     )
+    ANOTHER_RUN = (
+        "another run is under way",
+        os.EX_TEMPFAIL,
+        "A run that was started earlier had not ended by the deadline of this one. It tells the platform itself.",
+        "Wait for it, or see in its log what it waits for; the kernel releases its lock when it ends.",
+    )
     IMAGE_INVALID = (
         "not a usable disk image",
         os.EX_DATAERR,

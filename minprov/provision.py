@@ -8,7 +8,9 @@ disk. A failure is told on every channel there is, in the time that is left or a
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import os
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
@@ -55,6 +57,7 @@ EJECT_LIMIT = 5.0
 PUBLISH_LIMIT = 15.0
 LEFT = "of what it gave that VM, keys, password and host keys stay, as docs/state.md says"
 CLOSE_LIMIT = 1.5
+ANOTHER_RUN_PAUSE = 0.1
 
 
 class Run:
@@ -104,7 +107,10 @@ class Run:
     # -- the run -------------------------------------------------------------------------------------------------------
 
     async def _provision(self, *, force: bool) -> None:
-        self._open_journal()
+        await self._open_state_directory()
+        if not force and self._holds(markers.READY):  # by the run that this one has waited for
+            self.result.outcome = Outcome.ALREADY_PROVISIONED
+            return
         self._note_volatile_state()
         self._note_open_root()
         clear_up_after_tools(self._system)
@@ -216,6 +222,8 @@ class Run:
         """Tell how the run ended on every channel that has not been told yet."""
         if self.result.error is not None:
             await self._reporting.tell_failure(self.result.error)
+            if self.result.error.reason is Reason.ANOTHER_RUN:
+                return
             await self._close_journal()
             await self._reporting.store()
         elif self.result.reported:
@@ -265,16 +273,41 @@ class Run:
     def _state_dir(self) -> str:
         return self._system.path(self._options.state_dir)
 
-    def _open_journal(self) -> None:
+    async def _open_state_directory(self) -> None:
         state_dir = self._options.state_dir
         try:
             with self._system.directory(state_dir, make=0o700):
                 pass
+            if not markers.is_trusted(self._state_dir):
+                await in_thread(markers.distrust, self._state_dir)
+                self.result.note(f"others could write to {state_dir}: what was in it is not believed")
+            os.chmod(self._state_dir, 0o700)
+            await self._wait_for_other_run()
             journal = Journal(self._state_dir)
             journal.open(self._uuid)
         except OSError as error:
             raise file_error(error, state_dir) from error
         self._system.journal = journal
+
+    async def _wait_for_other_run(self) -> None:
+        """Have this run alone at work until its process ends, when the kernel releases the lock.
+
+        Raises:
+            ProvisioningError: ANOTHER_RUN at the deadline.
+
+        """
+        # Not closed: the lock is the process's.
+        directory = os.open(self._state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with self._timeline.waiting("another run"):
+            while True:
+                try:
+                    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if asyncio.get_running_loop().time() >= self._bounds.deadline:
+                        raise ProvisioningError(Reason.ANOTHER_RUN, state_dir=self._options.state_dir) from None
+                    await asyncio.sleep(ANOTHER_RUN_PAUSE)
+                else:
+                    return
 
     async def _withdraw_from_other_vm(self) -> None:
         """Take back what an earlier run gave the VM that this disk was captured from, if it was."""

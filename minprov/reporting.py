@@ -36,7 +36,7 @@ FAILURE_GRACE = 5.0
 AGENT = f"minprov/{__version__}"
 UNKNOWN_VM_ID = "00000000-0000-0000-0000-000000000000"
 # After these, Ready may still follow from the next run or from the other provisioner: NotReady would end that.
-LEFT_TO_OTHERS = frozenset({Reason.REPORT_FAILED, Reason.TERMINATED, Reason.OTHER_PROVISIONER})
+LEFT_TO_OTHERS = frozenset({Reason.REPORT_FAILED, Reason.TERMINATED, Reason.OTHER_PROVISIONER, Reason.ANOTHER_RUN})
 
 
 class Reporting:
@@ -96,6 +96,9 @@ class Reporting:
             error.reason.phrase, error.data, agent=AGENT, vm_id=self._vm_id, timestamp=_now(), pps_type=pooled
         )
         logger.error("%s", report)
+        if error.reason is Reason.ANOTHER_RUN:  # whose result and report are the ones that count
+            await self.say(report)
+            return
         async with asyncio.TaskGroup() as group:
             group.create_task(self.say(report))
             group.create_task(self.store())

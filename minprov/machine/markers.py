@@ -16,6 +16,7 @@ import os
 from minprov.machine.identity import swap_byte_order
 
 DEFAULT_DIRECTORY = "/var/lib/minprov"
+UNTRUSTED = "untrusted"
 APPLIED, READY = "applied", "ready"
 REPORT = "report.json"
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -26,6 +27,8 @@ def holds(directory: str, fact: str, uuid: str) -> bool:
 
     Generation 1 VMs have shown both, see https://bugs.launchpad.net/cloud-init/+bug/1835584.
     """
+    if not is_trusted(directory):
+        return False
     try:
         parent = os.open(f"{directory}/{fact}", DIRECTORY)
     except OSError:
@@ -46,7 +49,39 @@ def _is_there(directory: int, name: str) -> bool:
 
 def is_empty(directory: str) -> bool:
     """Tell whether no VM at all was ever provisioned from this image."""
-    return not os.path.exists(f"{directory}/{APPLIED}")
+    return not (is_trusted(directory) and os.path.exists(f"{directory}/{APPLIED}"))
+
+
+def is_trusted(directory: str) -> bool:
+    """Tell whether nobody but root, or who runs this, can have put anything there."""
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return False
+    return found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
+
+
+def distrust(directory: str) -> None:
+    """Make a directory root's alone, and set aside what others can have put there; raises OSError.
+
+    The directory itself stays in its place, since it may be where a file system is mounted.
+    """
+    _set_aside(directory)  # first, lest after a kill it looked as if it were root's
+    os.chown(directory, os.geteuid(), os.getegid())
+    os.chmod(directory, 0o700)
+    _set_aside(directory)
+
+
+def _set_aside(directory: str) -> None:
+    entries = [name for name in os.listdir(directory) if not name.startswith(UNTRUSTED)]
+    if not entries:
+        return
+    number = 0
+    while os.path.lexists(aside := f"{directory}/{UNTRUSTED}{number or ''}"):
+        number += 1
+    os.mkdir(aside, 0o700)
+    for name in entries:
+        os.rename(f"{directory}/{name}", f"{aside}/{name}")
 
 
 def record(directory: str, fact: str, uuid: str) -> None:
