@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "check": "tell what would keep a machine or a tree from coming up on Azure",
     "custom-data": "run the program that customData is, when a run has made it due",
+    "deprovision": "take from a machine what is its own, before an image is made of it",
     "import-waagent-conf": "print a minprov.toml that does what a waagent.conf says",
     "resource-disk": "format, mount and swap on the temporary disk; set the time-outs of disks",
     "status": "print the last run's result",

@@ -404,6 +404,24 @@ class Reason(Enum):
         "A file of this name exists, or the disk is full, read-only or faulty.",
         "Give another name or make room; nothing is overwritten and no partial file is left.",
     )
+    NOT_PROVISIONED = (
+        "nothing says that this system was provisioned",
+        os.EX_NOINPUT,
+        "There is neither a manifest of minprov's nor waagent's state, so what is of this machine is not known.",
+        "Look at `minprov deprovision --dry-run --without-manifest`, then leave `--dry-run` out.",
+    )
+    USER_LOGGED_IN = (
+        "the user to be removed is logged in",
+        os.EX_TEMPFAIL,
+        "The account that `--user` removes has processes.",
+        "Log in as somebody else, or give `--yes`, with which the account goes away under its session.",
+    )
+    NOT_CONFIRMED = (
+        "not confirmed",
+        os.EX_TEMPFAIL,
+        "Nobody answered yes to what cannot be undone. Nothing was changed.",
+        "Give `--yes` where nobody can be asked.",
+    )
     INTERNAL = (
         "unhandled exception",
         os.EX_SOFTWARE,

@@ -32,6 +32,7 @@ ORDER = (
     {"reporting"},
     {"image", "provision"},
     {"image.checks"},
+    {"image.deprovision"},
     {"duties.resource_disk"},
     {"commands"},
     {"cli"},
@@ -140,9 +141,10 @@ INSIDE = {
         {"outcome"},
         {"text"},
     ),
+    "image.deprovision": ({"rules"}, {"planning"}, {"carrying_out"}),
     "commands": (
         {"logs", "output", "parser"},
-        {"check", "custom_data", "import_waagent_conf", "resource_disk", "run", "status", "vhd"},
+        {"check", "custom_data", "deprovision", "import_waagent_conf", "resource_disk", "run", "status", "vhd"},
     ),
 }
 EMULATOR_LAYERS = (

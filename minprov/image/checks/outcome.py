@@ -11,7 +11,7 @@ from minprov.image.checks import agents, disk, kernel, leftovers, login, message
 from minprov.image.findings import Check, Finding, Found, Severity, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from minprov.image.subject import Subject
 
@@ -65,12 +65,17 @@ def run_checks(
     for number, check in enumerate(CHECKS):
         progress(number / len(CHECKS))
         if check.id not in ignored:
-            found = list(dict.fromkeys(_judge(check, subject)))
+            found = judge([check], subject)
             findings += found
             if not found:
                 passed.append(check.id)
     findings.sort(key=lambda finding: _ORDER.index(finding.severity))
     return Outcome(tuple(findings), tuple(passed), tuple(sorted(ignored)))
+
+
+def judge(checks: Iterable[Check], subject: Subject) -> list[Finding]:
+    """Return what some checks find, each thing once."""
+    return list(dict.fromkeys(finding for check in checks for finding in _judge(check, subject)))
 
 
 def _configured(subject: Subject) -> tuple[str, ...]:

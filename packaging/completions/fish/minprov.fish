@@ -50,8 +50,8 @@ function _shtab_minprov_using
   test "$_shtab_minprov_cmdpath" = "$argv"
 end
 
-set -g _shtab_minprov_commands check custom-data import-waagent-conf resource-disk status vhd
-set -g _shtab_minprov_opts_with_value --config --generation --html --ignore --imds-url --junit --log-level --loop --media --root --size --timeout --wireserver-url
+set -g _shtab_minprov_commands check custom-data deprovision import-waagent-conf resource-disk status vhd
+set -g _shtab_minprov_opts_with_value --config --generation --html --ignore --imds-url --junit --keep --log-level --loop --media --root --size --timeout --wireserver-url
 
 complete -c minprov -e
 complete -c minprov -f
@@ -83,6 +83,15 @@ complete -c minprov -n '_shtab_minprov_using check' -l junit -xka "(__fish_compl
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a custom-data -d 'Run the program that customData is, once, when a run has made it due; its unit does this.'
 complete -c minprov -n '_shtab_minprov_using custom-data' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using custom-data' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'and FILE.d/*.toml (default: /etc/minprov/minprov.toml, if there)'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a deprovision -d 'Take from this machine, or a tree, what is its own, before an image is made of it: what minprov made, identities, secrets, leases, logs. It shows what it would do and asks first.'
+complete -c minprov -n '_shtab_minprov_using deprovision' -s h -l help -d 'show this help message and exit'
+complete -c minprov -n '_shtab_minprov_using deprovision' -l user -d 'remove the administrator, if minprov made the account'
+complete -c minprov -n '_shtab_minprov_using deprovision' -l keep -x -d 'leave something; may repeat (one of logs, memory-dumps, package-caches, dhcp-leases, random-seed, histories, kvp-pool, markers, waagent-state, cloud-init-state, proxy-agent-keys, host-keys, authorized-keys, network-secrets, credential-secret, nic-names, subscription, dbus-id, machine-id, documents, manifest, minprov, user, hostname, hosts, resolver, root-password)'
+complete -c minprov -n '_shtab_minprov_using deprovision' -l yes -d 'do not ask, even if the user is logged in'
+complete -c minprov -n '_shtab_minprov_using deprovision' -l without-manifest -d 'go on where nothing says that the system was provisioned'
+complete -c minprov -n '_shtab_minprov_using deprovision' -l dry-run -d 'show what would go; change nothing (default: no)'
+complete -c minprov -n '_shtab_minprov_using deprovision' -l root -xka "(__fish_complete_directories)" -d 'deprovision the tree at DIR (default: /)'
+complete -c minprov -n '_shtab_minprov_using deprovision' -l json -d 'print one JSON document (default: text)'
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a import-waagent-conf -d 'Print a minprov.toml that does what a waagent.conf says, with a comment for each of its keys. Nothing is written elsewhere. The exit status is 1 if something that is switched on has no counterpart.'
 complete -c minprov -n '_shtab_minprov_using import-waagent-conf' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using import-waagent-conf; and test $_shtab_minprov_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the waagent.conf (default: /etc/waagent.conf)'

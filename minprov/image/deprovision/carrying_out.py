@@ -1,0 +1,168 @@
+"""Carry out a plan: each item is done, is read back, and says what came of it; a failure ends nothing but itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from minprov.actions import LockRootPassword
+from minprov.errors import ProvisioningError, Reason
+from minprov.formats.accounts import find_account
+from minprov.image.deprovision.rules import Act, Phase
+from minprov.machine.account_locks import clear_up_after_tools
+from minprov.machine.files import file_error, sync
+from minprov.machine.manifest import KEYS, Effect, Manifest
+from minprov.machine.tools import run_tool
+from minprov.properties import root_password, withdrawal
+from minprov.properties.authorized_keys import line_digests
+from minprov.properties.name_service import PASSWD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from minprov.image.deprovision.planning import Item
+    from minprov.machine.system import System
+
+FILE_MODE = 0o644
+NAMED_BY_ACCOUNTS = (
+    *("/var/mail", "/var/spool/mail", "/var/spool/cron/crontabs", "/var/spool/cron", "/var/lib/systemd/linger"),
+)
+
+
+class Done(NamedTuple):
+    """What came of an item; without an error it holds."""
+
+    item: Item
+    error: ProvisioningError | None = None
+
+
+async def carry_out(system: System, items: Collection[Item], note: Callable[[str], None]) -> list[Done]:
+    """Do all items in order; what records them stays if one has failed, so that the next run can finish."""
+    done: list[Done] = []
+    for item in items:
+        error = None
+        failed = any(other.error for other in done)
+        if item.phase is Phase.RECORDS and failed:
+            error = ProvisioningError(Reason.WRITE_FAILED, path=item.target, detail="kept, since something else failed")
+        else:
+            try:
+                await _carry_out(system, item, note)
+            except ProvisioningError as failure:
+                error = failure
+            except OSError as failure:
+                error = file_error(failure, item.target)
+        done.append(Done(item, error))
+    return done
+
+
+async def _carry_out(system: System, item: Item, note: Callable[[str], None]) -> None:
+    if item.act is Act.DELETE:
+        _delete(system, item.target)
+    elif item.act is Act.EMPTY:
+        _empty(system, item.target)
+    elif item.act is Act.REWRITE:
+        await system.replace_own(item.target, item.contents or b"", mode=FILE_MODE)
+    elif item.act is Act.LOCK:
+        await root_password.converge(system, LockRootPassword(administrator=""))
+    elif item.act is Act.REMOVE_ACCOUNT:
+        await _remove_account(system, item.target)
+    elif item.act is Act.LEAVE_GROUPS and item.effect:
+        await _leave_groups(system, item.effect)
+    elif item.effect:
+        await withdrawal.withdraw(system, Manifest(None, (item.effect,)), note, host_keys=True)
+        if _holds(system, item.effect):
+            raise ProvisioningError(Reason.READ_BACK, detail=f"{item.target} is as it was")
+
+
+def _holds(system: System, effect: Effect) -> bool:
+    """Tell whether an effect is there yet."""
+    if effect.kind == KEYS:
+        return not set(effect.names).isdisjoint(line_digests(system.read_text(effect.target)))
+    return withdrawal.confirm(system, effect) is not None
+
+
+def _delete(system: System, path: str) -> None:
+    """Delete a file or a tree; nothing that another user may have put in its way is followed."""
+    parent, name = os.path.split(path)
+    with suppress(FileNotFoundError), system.directory(parent) as directory:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            _delete_tree(directory, name, found.st_dev)
+        else:
+            os.unlink(name, dir_fd=directory)
+        sync(".", directory)
+        if name in os.listdir(f"/proc/self/fd/{directory}"):
+            raise ProvisioningError(Reason.READ_BACK, detail=f"{path} is there again")
+
+
+def _delete_tree(directory: int, name: str, device: int) -> None:
+    """Delete a directory and all below it; what is mounted there is left, and with it what is above."""
+    opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if os.fstat(opened).st_dev != device:
+            raise OSError(errno.EBUSY, "another file system is mounted there")
+        for entry in os.listdir(opened):
+            found = os.stat(entry, dir_fd=opened, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):
+                _delete_tree(opened, entry, device)
+            else:
+                os.unlink(entry, dir_fd=opened)
+    finally:
+        os.close(opened)
+    os.rmdir(name, dir_fd=directory)
+
+
+def _empty(system: System, path: str) -> None:
+    parent, name = os.path.split(path)
+    with system.directory(parent) as directory:
+        # In place: programs have logs open, and the machine id may be a mount of its own.
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(name, flags, dir_fd=directory)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+async def _leave_groups(system: System, effect: Effect) -> None:
+    try:
+        for group in effect.names:
+            if gpasswd := system.account_tool("gpasswd"):
+                await run_tool([*gpasswd, "--delete", effect.target, group])
+            elif deluser := system.own_tool("deluser", "busybox deluser"):
+                await run_tool([*deluser, effect.target, group])
+            else:
+                raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="gpasswd", detail="nor is there busybox deluser")
+    finally:
+        clear_up_after_tools(system)
+    if withdrawal.confirm(system, effect):
+        raise ProvisioningError(Reason.READ_BACK, detail=f"{effect.target} is in {', '.join(effect.names)}")
+
+
+async def _remove_account(system: System, name: str) -> None:
+    """Delete an account that minprov made, its home directory, and what is kept elsewhere by its name."""
+    account = find_account(system.read_text(PASSWD), name)
+    if account is None:
+        return
+    try:
+        if userdel := system.account_tool("userdel"):
+            # By force: it is logged in where the builder works as it.
+            await run_tool([*userdel, "--force", "--", name])
+        elif deluser := system.own_tool("deluser", "busybox deluser"):
+            await run_tool([*deluser, name])
+        else:
+            raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="userdel", detail="nor is there busybox deluser")
+    finally:
+        clear_up_after_tools(system)
+    if find_account(system.read_text(PASSWD), name):
+        raise ProvisioningError(Reason.READ_BACK, detail=f"{name} is there")
+    parent, base = os.path.split(account.home.rstrip("/"))
+    with suppress(FileNotFoundError), system.directory(parent) as directory:
+        if os.stat(base, dir_fd=directory, follow_symlinks=False).st_uid == account.uid:
+            _delete(system, account.home.rstrip("/"))
+    for directory_of_names in NAMED_BY_ACCOUNTS:
+        _delete(system, f"{directory_of_names}/{name}")

@@ -1,0 +1,235 @@
+"""Plan what goes from a machine before an image is made of it: looks, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from minprov.errors import ProvisioningError, Reason
+from minprov.formats.accounts import find_account, find_fields, find_password_field
+from minprov.image.checks import leftovers
+from minprov.image.deprovision.rules import RULES, Act, Phase
+from minprov.image.subject import Subject
+from minprov.machine.files import file_error
+from minprov.machine.journal import Journal
+from minprov.machine.manifest import ACCOUNT, FILE, GROUPS, KEYS, PASSWORD, Effect, Manifest, digest, merge
+from minprov.properties.name_service import PASSWD
+from minprov.properties.password import SHADOW
+from minprov.properties.withdrawal import NO_HOSTNAME, confirm, find_unrecorded
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from minprov.config import Options
+    from minprov.image.tree import Tree
+    from minprov.machine.system import System
+
+HOSTNAME, HOSTS, RESOLVER = "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"
+WAAGENT_PROVISIONED = "/var/lib/waagent/provisioned"
+IDS = (
+    *dict.fromkeys(rule.id for rule in RULES),
+    *("minprov", "user", "hostname", "hosts", "resolver", "root-password"),
+)
+"""What `--keep` takes."""
+
+
+class Item(NamedTuple):
+    """One thing that goes."""
+
+    id: str
+    phase: Phase
+    act: Act
+    target: str
+    why: str
+    contents: bytes | None = None
+    effect: Effect | None = None
+
+
+class Plan(NamedTuple):
+    """What goes, in its order, and what is to be said before."""
+
+    items: tuple[Item, ...]
+    warnings: tuple[str, ...]
+    logged_in: tuple[str, ...]
+    """Accounts that go and have processes."""
+
+
+class Request(NamedTuple):
+    """What was asked for."""
+
+    user: bool = False
+    keep: Collection[str] = ()
+    without_manifest: bool = False
+
+
+def plan_deprovision(system: System, tree: Tree, options: Options, request: Request) -> Plan:
+    """Plan it.
+
+    Raises:
+        ProvisioningError: USAGE for an id that is none; NOT_PROVISIONED for a system that nobody has provisioned;
+            NOT_PERMITTED, WRITE_FAILED, IMAGE_UNREADABLE.
+
+    """
+    if unknown := set(request.keep) - set(IDS):
+        raise ProvisioningError(
+            Reason.USAGE, detail=f"nothing is called {min(unknown)}", hint=f"one of {', '.join(IDS)}"
+        )
+    manifest = _read_manifest(system, options)
+    if manifest is None and not request.without_manifest and not _was_provisioned(tree, options):
+        raise ProvisioningError(Reason.NOT_PROVISIONED, path=options.state_dir, hint="--without-manifest")
+    effects = manifest.effects if manifest else find_unrecorded(system, (options.sudo_file, options.sshd_drop_in))
+    users = [e.target for e in effects if e.kind == ACCOUNT and _is_same(system, e)] if request.user else []
+    items = [
+        *_by_rules(tree, options),
+        *_by_manifest(system, options, effects, users),
+        *_names(tree, {effect.target for effect in effects}),
+        *_accounts(system, users),
+    ]
+    covered = {item.target for item in items if item.act is Act.WITHDRAW}
+    items = [
+        item
+        for item in items
+        if item.id not in request.keep and (item.act is Act.WITHDRAW or item.target not in covered)
+    ]
+    items.sort(key=lambda item: item.phase)
+    logged_in = tuple(
+        name for name in users if system.live and "user" not in request.keep and _has_processes(system, name)
+    )
+    return Plan(tuple(items), tuple(_warn(system, tree, effects, request, logged_in)), logged_in)
+
+
+def _read_manifest(system: System, options: Options) -> Manifest | None:
+    """Return the manifest, with what a run that was killed has done."""
+    journal = Journal(system.path(options.state_dir))
+    try:
+        journal.open(None)
+    except OSError as error:
+        raise file_error(error, options.state_dir) from error
+    begun = [found for effect in journal.left_over if (found := confirm(system, effect))]
+    if journal.manifest is None and not begun:
+        return None
+    return Manifest(None, merge(journal.manifest.effects if journal.manifest else (), begun))
+
+
+def _was_provisioned(tree: Tree, options: Options) -> bool:
+    return tree.exists(f"{options.state_dir}/applied") or tree.exists(WAAGENT_PROVISIONED)
+
+
+def _by_rules(tree: Tree, options: Options) -> Iterator[Item]:
+    seen: set[str] = set()
+    for rule in RULES:
+        for path in _paths(tree, [pattern.replace("{state}", options.state_dir) for pattern in rule.patterns]):
+            if path in seen or any(path.startswith(f"{above}/") for above in seen):
+                continue
+            if rule.act is Act.EMPTY:
+                found = tree.stat(path)
+                if tree.link(path) is not None or not tree.is_file(path) or not (found and found.st_size):
+                    continue
+            if path == leftovers.DBUS_ID and tree.link(path) is not None:
+                continue
+            seen.add(path)
+            yield Item(rule.id, rule.phase, rule.act, path, rule.why)
+
+
+def _paths(tree: Tree, patterns: Collection[str]) -> Iterator[str]:
+    for pattern in patterns:
+        yield from tree.walk(pattern.removesuffix("/**")) if pattern.endswith("/**") else tree.glob(pattern)
+
+
+def _by_manifest(
+    system: System, options: Options, effects: Collection[Effect], users: Collection[str]
+) -> Iterator[Item]:
+    """Yield what can be withdrawn: what is still as minprov made it."""
+    why = "minprov made it"
+    made = {effect.target for effect in effects if effect.kind == ACCOUNT}
+    for effect in effects:
+        if effect.kind == FILE and effect.sha256 is None:
+            continue
+        if effect.kind in (FILE, PASSWORD) and confirm(system, effect) is None:
+            continue
+        if effect.kind == KEYS and system.read(effect.target) is None:
+            continue
+        if effect.kind == PASSWORD and effect.target in users:
+            continue
+        if effect.kind == GROUPS and effect.target not in made and confirm(system, effect):
+            yield Item("minprov", Phase.ACCESS, Act.LEAVE_GROUPS, effect.target, "minprov had it join", effect=effect)
+        if effect.kind in (FILE, PASSWORD, KEYS):
+            target = f"{effect.target}'s password" if effect.kind == PASSWORD else effect.target
+            kept_as, phase = _id_of(effect, options)
+            yield Item(kept_as, phase, Act.WITHDRAW, target, why, effect=effect)
+
+
+def _id_of(effect: Effect, options: Options) -> tuple[str, Phase]:
+    if effect.target.startswith(f"{options.state_dir}/"):
+        return "documents", Phase.RECORDS
+    if effect.target == HOSTNAME:
+        return "hostname", Phase.IDENTITY
+    if effect.target == HOSTS:
+        return "hosts", Phase.IDENTITY
+    if effect.kind == KEYS:
+        return "authorized-keys", Phase.ACCESS
+    return ("host-keys" if effect.target.startswith("/etc/ssh/ssh_host_") else "minprov"), Phase.ACCESS
+
+
+def _names(tree: Tree, made: Collection[str]) -> Iterator[Item]:
+    """Yield the files that have names and addresses of this machine among other things."""
+    subject = Subject(tree)
+    name = (tree.text(HOSTNAME) or "").strip()
+    lines = {found.line for found in leftovers.judge_hostname(subject)}
+    if lines:
+        kept = [line for number, line in enumerate((tree.text(HOSTS) or "").splitlines(True), 1) if number not in lines]
+        contents = "".join(kept).encode()
+        yield Item("hosts", Phase.IDENTITY, Act.REWRITE, HOSTS, f"{name} has an address of this machine", contents)
+    if name and name != NO_HOSTNAME and HOSTNAME not in made:
+        contents = f"{NO_HOSTNAME}\n".encode()
+        yield Item("hostname", Phase.IDENTITY, Act.REWRITE, HOSTNAME, "is the name of this machine", contents)
+    if any(True for _ in leftovers.judge_resolver(subject)):
+        yield Item("resolver", Phase.IDENTITY, Act.EMPTY, RESOLVER, "has name servers of this network")
+
+
+def _accounts(system: System, users: Collection[str]) -> Iterator[Item]:
+    field = find_password_field(system.read_text(SHADOW), "root")
+    if field is not None and not field.startswith(("*", "!")):
+        yield Item("root-password", Phase.ACCESS, Act.LOCK, "root", "its password would be the same in each VM")
+    for name in users:
+        yield Item("user", Phase.ACCESS, Act.REMOVE_ACCOUNT, name, "minprov made it; its home directory goes with it")
+
+
+def _is_same(system: System, effect: Effect) -> bool:
+    account = find_account(system.read_text(PASSWD), effect.target)
+    return account is not None and effect.uid in (None, account.uid)
+
+
+def _has_processes(system: System, name: str) -> bool:
+    account = find_account(system.read_text(PASSWD), name)
+    for entry in os.listdir("/proc"):
+        with suppress(OSError):
+            if entry.isdecimal() and account and os.stat(f"/proc/{entry}").st_uid == account.uid:
+                return True
+    return False
+
+
+def _warn(
+    system: System, tree: Tree, effects: Collection[Effect], request: Request, logged_in: Collection[str]
+) -> Iterator[str]:
+    yield "deprovisioning is no guarantee against secrets that programs or people have put elsewhere"
+    for name in logged_in:
+        yield f"{name} is logged in: the session's account goes away, and with it every other login of this name"
+    made = [effect.target for effect in effects if effect.kind == ACCOUNT]
+    if not request.user:
+        for name in made:
+            yield f"{name} stays, with its home directory, and without keys and password: `--user` removes it"
+    for effect in effects:
+        if effect.kind == FILE and effect.sha256 and _is_changed(system, effect):
+            yield f"{effect.target} was changed since minprov wrote it: it stays"
+    for line in (tree.text(SHADOW) or "").splitlines():
+        name = line.partition(":")[0]
+        fields = find_fields(line, name)
+        if name not in ("root", *made) and fields and fields[1].startswith("$"):
+            yield f"{name} has a password, the same in each VM: it stays"
+
+
+def _is_changed(system: System, effect: Effect) -> bool:
+    contents = system.read(effect.target)
+    return contents is not None and digest(contents) not in (effect.sha256, effect.before)
