@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from minprov.last_resort import LastResort, NoLastResort
 
 COMMANDS = {
+    "certificates": "fetch the certificates that the VM was created with",
     "check": "tell what would keep a machine or a tree from coming up on Azure",
     "custom-data": "run the program that customData is, when a run has made it due",
     "deprovision": "take from a machine what is its own, before an image is made of it",

@@ -238,7 +238,12 @@ SETTINGS = {
 
 CORE = Schema(Options, SETTINGS)
 
-DUTIES = {"disk-timeouts": "resource_disk", "resource-disk": "resource_disk", "swap": "resource_disk"}
+DUTIES = {
+    "certificates": "certificates",
+    "disk-timeouts": "resource_disk",
+    "resource-disk": "resource_disk",
+    "swap": "resource_disk",
+}
 """The tables of duties, each with the folder in `duties` that it is for. Each of them has a policy."""
 
 

@@ -368,6 +368,12 @@ class Reason(Enum):
         "The run did not finish in the time it was given.",
         "The report names what was being waited for; raise --timeout if that is expected to take longer.",
     )
+    CERTIFICATES_UNREADABLE = (
+        "certificates cannot be decrypted",
+        os.EX_DATAERR,
+        "What WireServer delivered as certificates is damaged, for another key, or has a cipher unknown here.",
+        "Fetch them again by `minprov certificates`; certificates of the Key Vault extension are the extension's.",
+    )
     TERMINATED = (
         "terminated by a signal",
         os.EX_TEMPFAIL,

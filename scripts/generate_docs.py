@@ -71,7 +71,7 @@ A policy is `required` (Ready is reported only if it holds), `best-effort` (it i
 or `off`. With every policy `off` minprov reports Ready and does nothing else.
 
 What Ready does not depend on is done by programs of their own, each with tables in the same files and a page:
-[the temporary disk, swap, and the time-outs of disks](resource-disk.md).
+[the temporary disk, swap, and the time-outs of disks](resource-disk.md), [certificates](certificates.md).
 
 ```toml
 [user]
@@ -269,7 +269,7 @@ def render_checks() -> str:
     return head + mark + note + "\n".join(table) + end
 
 
-DUTY_PAGES = {"docs/resource-disk.md": "resource_disk"}
+DUTY_PAGES = {"docs/certificates.md": "certificates", "docs/resource-disk.md": "resource_disk"}
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/reasons.md": render_reasons,
     "docs/configuration.md": render_configuration,

@@ -33,7 +33,7 @@ ORDER = (
     {"image", "provision"},
     {"image.checks"},
     {"image.deprovision"},
-    {"duties.resource_disk"},
+    {"duties.certificates", "duties.resource_disk"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -118,6 +118,11 @@ INSIDE = {
         {"authorized_keys", "hostname", "password", "root_password"},
         {"kept_account", "withdrawal"},
     ),
+    "duties.certificates": (
+        {"contents", "settings"},
+        {"libcrypto", "openssl_tool"},
+        {"duty"},
+    ),
     "duties.resource_disk": (
         {"settings"},
         {"discovery", "usage"},
@@ -144,7 +149,17 @@ INSIDE = {
     "image.deprovision": ({"rules"}, {"planning"}, {"carrying_out"}),
     "commands": (
         {"logs", "output", "parser"},
-        {"check", "custom_data", "deprovision", "import_waagent_conf", "resource_disk", "run", "status", "vhd"},
+        {
+            "certificates",
+            "check",
+            "custom_data",
+            "deprovision",
+            "import_waagent_conf",
+            "resource_disk",
+            "run",
+            "status",
+            "vhd",
+        },
     ),
 }
 EMULATOR_LAYERS = (

@@ -63,7 +63,6 @@ def test_every_duty_is_on_the_page(folder: str) -> None:
 @pytest.mark.parametrize(
     ("duty", "table"),
     [
-        ("key pairs", "certificates"),
         ("certificates of Key Vault", "certificates"),
         ("Hyper-V's entropy (ACPI OEM0)", "entropy"),
         ("units after provisioning", "hooks"),

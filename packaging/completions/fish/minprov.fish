@@ -50,7 +50,7 @@ function _shtab_minprov_using
   test "$_shtab_minprov_cmdpath" = "$argv"
 end
 
-set -g _shtab_minprov_commands check custom-data deprovision import-waagent-conf resource-disk status vhd
+set -g _shtab_minprov_commands certificates check custom-data deprovision import-waagent-conf resource-disk status vhd
 set -g _shtab_minprov_opts_with_value --config --generation --html --ignore --imds-url --junit --keep --log-level --loop --media --root --size --timeout --wireserver-url
 
 complete -c minprov -e
@@ -70,6 +70,11 @@ complete -c minprov -n _shtab_minprov_using -l json -d 'print one JSON document 
 complete -c minprov -n _shtab_minprov_using -l log-level -xka "debug info warning error" -d 'to stderr (default: info)'
 complete -c minprov -n _shtab_minprov_using -l version -d 'show program'"'"'s version number and exit'
 complete -c minprov -n _shtab_minprov_using -l loop -xka "auto uvloop asyncio" -d 'event loop (default: auto)'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a certificates -d 'Fetch the certificates that the VM was created with, and their keys, as the configuration says.'
+complete -c minprov -n '_shtab_minprov_using certificates' -s h -l help -d 'show this help message and exit'
+complete -c minprov -n '_shtab_minprov_using certificates' -l dry-run -d 'show what would be written (default: no)'
+complete -c minprov -n '_shtab_minprov_using certificates' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'and FILE.d/*.toml (default: /etc/minprov/minprov.toml, if there)'
+complete -c minprov -n '_shtab_minprov_using certificates' -l json -d 'print one JSON document (default: text)'
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a check -d 'Tell what would keep this machine, a tree or a disk image from coming up on Azure. Nothing is changed, nothing of it is run, and the network is not used. The exit status is 1 if something fails.'
 complete -c minprov -n '_shtab_minprov_using check' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using check' -l root -xka "(__fish_complete_directories)" -d 'check the tree at DIR (default: /)'

@@ -1,0 +1,66 @@
+"""``minprov certificates``: the certificates that the VM was created with, and their keys, at every boot."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from minprov.actions import Policy
+from minprov.commands.parser import Parser
+from minprov.config import CONFIG_FILE, load, load_duty
+from minprov.errors import ProvisioningError, Reason
+
+
+def run(argv: list[str]) -> int:
+    """Fetch them, or show what would be written, and return the exit status.
+
+    Raises:
+        ProvisioningError: USAGE, CONFIG_INVALID, NOT_PERMITTED; as the duty does, where it is required.
+
+    """
+    flags = vars(build_parser().parse_args(argv))
+    dry_run = flags.get("dry_run", False)
+    options = load_duty("certificates", flags.get("config"))
+    if options.certificates is Policy.OFF:
+        if sys.stdout.isatty() or dry_run:
+            sys.stdout.write("certificates are switched off\n")
+        return os.EX_OK
+    if os.geteuid() != 0:
+        raise ProvisioningError(Reason.NOT_PERMITTED, detail="WireServer answers root alone, as do the keys")
+    import asyncio  # where it is off, a boot does not wait for it
+
+    from minprov.commands.logs import set_up_logging
+    from minprov.duties.certificates.duty import run as fetch
+    from minprov.machine.identity import read_identity
+
+    core = load(flags.get("config"))
+    set_up_logging("error" if dry_run else core.log_level)
+    work = fetch(options, core.wireserver_url, core.state_dir, read_identity().vm_id, dry_run=dry_run)
+    try:
+        document = asyncio.run(work)
+    except ProvisioningError as error:
+        if options.certificates is Policy.REQUIRED:
+            raise
+        sys.stderr.write(f"minprov: {error}\n{error.reason.action}\n")
+        return os.EX_OK
+    sys.stdout.write(json.dumps(document, indent=2) + "\n" if flags.get("json") else _render(document))
+    return os.EX_OK
+
+
+def _render(document: dict[str, Any]) -> str:
+    lines = [f"{document['directory']}/{name}: {state}\n" for name, state in document["files"].items()]
+    return "".join(lines) or "the platform has no certificates for this VM\n"
+
+
+def build_parser() -> Parser:
+    """Return the command's parser."""
+    parser = Parser(
+        prog="minprov certificates",
+        description="Fetch the certificates that the VM was created with, and their keys, as the configuration says.",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would be written (default: no)")
+    parser.add_argument("--config", metavar="FILE", help=f"and FILE.d/*.toml (default: {CONFIG_FILE}, if there)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
+    return parser

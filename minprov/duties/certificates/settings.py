@@ -1,0 +1,24 @@
+"""What can be configured of certificates: off by default."""
+
+from typing import NamedTuple
+
+from minprov.actions import Policy
+from minprov.config import Schema, Setting
+
+
+class Options(NamedTuple):
+    """Every setting, with its default."""
+
+    certificates: Policy = Policy.OFF
+    directory: str = "/var/lib/minprov/certificates"
+
+
+SETTINGS = {
+    "certificates.policy": Setting(
+        "certificates", "Fetch the certificates that the VM was created with, and their keys, at every boot."
+    ),
+    "certificates.directory": Setting(
+        "directory", "Where they are put, for root alone.", r"/[^\x00]*", "an absolute path"
+    ),
+}
+SCHEMA = Schema(Options, SETTINGS)
