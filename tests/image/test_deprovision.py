@@ -194,4 +194,4 @@ def test_wrong_use(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureF
 
 def test_order_of_phases() -> None:
     """Markers go before what people log in with; what records it all goes last."""
-    assert Phase.TRACES < Phase.MARKERS < Phase.ACCESS < Phase.IDENTITY < Phase.RECORDS == max(Phase)
+    assert Phase.TRACES < Phase.MARKERS < Phase.ACCESS < Phase.IDENTITY < Phase.MANIFEST == max(Phase)

@@ -45,7 +45,7 @@ async def carry_out(system: System, items: Collection[Item], note: Callable[[str
     for item in items:
         error = None
         failed = any(other.error for other in done)
-        if item.phase is Phase.RECORDS and failed:
+        if item.phase is Phase.MANIFEST and failed:
             error = ProvisioningError(Reason.WRITE_FAILED, path=item.target, detail="kept, since something else failed")
         else:
             try:

@@ -96,7 +96,7 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
     logged_in = tuple(
         name for name in users if system.live and "user" not in request.keep and _has_processes(system, name)
     )
-    return Plan(tuple(items), tuple(_warn(system, tree, effects, request, logged_in)), logged_in)
+    return Plan(tuple(items), tuple(_warn(system, tree, effects, items, logged_in)), logged_in)
 
 
 def _read_manifest(system: System, options: Options) -> Manifest | None:
@@ -162,7 +162,7 @@ def _by_manifest(
 
 def _id_of(effect: Effect, options: Options) -> tuple[str, Phase]:
     if effect.target.startswith(f"{options.state_dir}/"):
-        return "documents", Phase.RECORDS
+        return "documents", Phase.DOCUMENTS
     if effect.target == HOSTNAME:
         return "hostname", Phase.IDENTITY
     if effect.target == HOSTS:
@@ -211,14 +211,16 @@ def _has_processes(system: System, name: str) -> bool:
 
 
 def _warn(
-    system: System, tree: Tree, effects: Collection[Effect], request: Request, logged_in: Collection[str]
+    system: System, tree: Tree, effects: Collection[Effect], items: Collection[Item], logged_in: Collection[str]
 ) -> Iterator[str]:
     yield "deprovisioning is no guarantee against secrets that programs or people have put elsewhere"
     for name in logged_in:
         yield f"{name} is logged in: the session's account goes away, and with it every other login of this name"
-    made = [effect.target for effect in effects if effect.kind == ACCOUNT]
-    if not request.user:
-        for name in made:
+    goes = {item.target for item in items if item.act in (Act.REMOVE_ACCOUNT, Act.LOCK)}
+    goes |= {item.effect.target for item in items if item.effect and item.effect.kind == PASSWORD}
+    for effect in effects:
+        name = effect.target
+        if effect.kind == ACCOUNT and not any(i.act is Act.REMOVE_ACCOUNT and i.target == name for i in items):
             yield f"{name} stays, with its home directory, and without keys and password: `--user` removes it"
     for effect in effects:
         if effect.kind == FILE and effect.sha256 and _is_changed(system, effect):
@@ -226,7 +228,7 @@ def _warn(
     for line in (tree.text(SHADOW) or "").splitlines():
         name = line.partition(":")[0]
         fields = find_fields(line, name)
-        if name not in ("root", *made) and fields and fields[1].startswith("$"):
+        if name not in goes and fields and fields[1].startswith("$"):
             yield f"{name} has a password, the same in each VM: it stays"
 
 

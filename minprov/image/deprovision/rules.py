@@ -20,7 +20,8 @@ class Phase(IntEnum):
     ACCESS = 2
     """What people log in with."""
     IDENTITY = 3
-    RECORDS = 4
+    DOCUMENTS = 4
+    MANIFEST = 5
     """What says that all this is to go: it goes last, so that a second run finishes what a first one began."""
 
 
@@ -123,7 +124,7 @@ RULES = (
         "markers",
         Phase.MARKERS,
         Act.DELETE,
-        "say that this VM is provisioned",
+        "the next boot would find this VM provisioned",
         ("{state}/ready", "{state}/applied"),
     ),
     Rule(
@@ -199,14 +200,21 @@ RULES = (
     ),
     Rule(
         "documents",
-        Phase.RECORDS,
+        Phase.DOCUMENTS,
         Act.DELETE,
-        "are of this VM",
+        "belongs to this VM",
         (
             *("{state}/custom-data", "{state}/user-data", "{state}/ovf-env.xml", "{state}/report.json"),
+            *("{state}/custom-data.json", "{state}/custom-data.log"),
             *("{state}/resource-disk.json", "{state}/resource-disk.journal", "{state}/creating-*"),
         ),
     ),
-    Rule("manifest", Phase.RECORDS, Act.DELETE, "is of this VM", ("{state}/journal", "{state}/manifest.json")),
+    Rule(
+        "manifest",
+        Phase.MANIFEST,
+        Act.DELETE,
+        "belongs to this VM",
+        ("{state}/journal", "{state}/manifest.json"),
+    ),
 )
 """`{state}` is minprov's state directory."""
