@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 CONFIG = "/etc/ssh/sshd_config"
@@ -60,8 +61,14 @@ class Line(NamedTuple):
 
 
 def read_lines(files: Files, path: str = CONFIG) -> list[Line]:
-    """Return all lines of the configuration, those of included files at the place of their Include."""
-    return list(_read(files, path, None, 0))
+    """Return all lines of the configuration, those of included files at the place of their Include.
+
+    Where files include one another without end, the lines up to there: sshd does not start with such files.
+    """
+    lines: list[Line] = []
+    with suppress(RecursionError):
+        lines.extend(_read(files, path, None, 0))
+    return lines
 
 
 def find_line(lines: Sequence[Line], keyword: str, connection: Connection, groups: Iterable[str]) -> Line | None:
@@ -220,6 +227,8 @@ def _matches_any(patterns: str, matches_one: Callable[[str], bool]) -> bool:
 
 
 def _read(files: Files, pattern: str, match: tuple[tuple[str, str], ...] | None, depth: int) -> Iterator[Line]:
+    if depth > MAX_DEPTH:
+        raise RecursionError
     for path, text in files(pattern):
         block = match  # a Match block ends with its file
         for number, written in enumerate(text.splitlines(), 1):
@@ -227,7 +236,7 @@ def _read(files: Files, pattern: str, match: tuple[tuple[str, str], ...] | None,
             if keyword == "match":
                 block = (*(match or ()), *_criteria(arguments))
             elif keyword == "include":
-                for argument in arguments if depth < MAX_DEPTH else ():
+                for argument in arguments:
                     yield from _read(files, _absolute(argument), block, depth + 1)
             elif keyword:
                 yield Line(path, number, ALIASES.get(keyword, keyword), arguments, block)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 SUDOERS = "/etc/sudoers"
@@ -38,8 +39,14 @@ class Line(NamedTuple):
 
 
 def read_lines(read: Read, list_directory: ListDirectory, path: str = SUDOERS) -> list[Line]:
-    """Return all lines in the order in which sudo reads them; of rules that apply to a user the last one counts."""
-    return list(_read(read, list_directory, path, 0))
+    """Return all lines in the order in which sudo reads them; of rules that apply to a user the last one counts.
+
+    Where files include one another without end, the lines up to there: sudo does not work with such files.
+    """
+    lines: list[Line] = []
+    with suppress(RecursionError):
+        lines.extend(_read(read, list_directory, path, 0))
+    return lines
 
 
 def includes(lines: Sequence[Line], path: str) -> bool:
@@ -56,7 +63,8 @@ def rules_for(lines: Sequence[Line], user: str, uid: int, groups: Sequence[str])
     """Return the rules that apply to a user, the one that counts last."""
     aliases = _aliases(lines)
     names = {user, f"#{uid}", "ALL", *(f"%{group}" for group in groups)}
-    return [line for line in lines if _is_rule(line) and _lists(_users_of(line), names, aliases, 0)]
+    named: dict[str, bool] = {}
+    return [line for line in lines if _is_rule(line) and _lists(_users_of(line), names, aliases, named)]
 
 
 def find_default(lines: Sequence[Line], setting: str) -> Line | None:
@@ -71,8 +79,10 @@ def find_default(lines: Sequence[Line], setting: str) -> Line | None:
 
 
 def _read(read: Read, list_directory: ListDirectory, path: str, depth: int) -> Iterator[Line]:
+    if depth > MAX_DEPTH:
+        raise RecursionError
     text = read(path)
-    if text is None or depth > MAX_DEPTH:
+    if text is None:
         return
     for number, written in _logical_lines(text):
         include = INCLUDE.match(written)
@@ -128,15 +138,20 @@ def _aliases(lines: Sequence[Line]) -> dict[str, list[str]]:
     return found
 
 
-def _lists(members: Sequence[str], names: set[str], aliases: Mapping[str, Sequence[str]], depth: int) -> bool:
-    """Tell whether a list of users names one; the last member that does counts, and may be negated."""
+def _lists(
+    members: Sequence[str], names: set[str], aliases: Mapping[str, Sequence[str]], named: dict[str, bool]
+) -> bool:
+    """Tell whether a list of users names one; the last member that does counts, and may be negated.
+
+    What is found out about an alias is kept: aliases of aliases would take a time without bound, those in a circle all.
+    """
     found = False
     for member in members:
         word = member.lstrip("!").strip('"')
         negated = (len(member) - len(member.lstrip("!"))) % 2 == 1
-        is_named = word in names
-        if word in aliases and depth < MAX_DEPTH:
-            is_named = _lists(aliases[word], names, aliases, depth + 1)
-        if is_named:
+        if word in aliases and word not in named:
+            named[word] = False
+            named[word] = _lists(aliases[word], names, aliases, named)
+        if named.get(word, word in names):
             found = not negated
     return found
