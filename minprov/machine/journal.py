@@ -122,7 +122,8 @@ class Journal:
         # Each line starts with a line break: one that a full disk has cut off spoils no other.
         documents = [*([{"schema": SCHEMA, "vm": self.uuid}] if new else []), *map(build_effect, effects)]
         lines = b"".join(b"\n" + json.dumps(document).encode() for document in documents) + b"\n"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags | os.O_CREAT if new else flags, MODE)
         try:
             left = memoryview(lines)
             while left:

@@ -35,6 +35,7 @@ from minprov.properties.user import SHADOW, set_password_field
 NO_ENTRY = "the user may not enter a directory above it"
 DEFAULT_FILES = ".ssh/authorized_keys"
 DIRECTORY_MODE, FILE_MODE, ROOTS_FILE_MODE = 0o700, 0o600, 0o644
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_SIZE = 1 << 20
 """More than a thousand keys. Beyond that sshd itself is slow, and so would be the look at each of them here."""
 
@@ -256,18 +257,11 @@ def _directory(
                 if name == ".":
                     break
                 above.append(os.fstat(directory))
-                made = False
                 if create:
-                    with suppress(FileExistsError):
-                        os.mkdir(name, DIRECTORY_MODE, dir_fd=directory)
-                        sync(".", directory)
-                        made = True
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                below = os.open(name, flags, dir_fd=directory)
+                    _make_directory(name, directory, account)
+                below = os.open(name, DIRECTORY_FLAGS, dir_fd=directory)
                 os.close(directory)
                 directory = below
-                if made and not os.listdir(directory):  # else the user has put another of root's in its place
-                    os.fchown(directory, account.uid, account.gid)
                 if (owner := os.fstat(directory).st_uid) != account.uid:
                     raise ProvisioningError(
                         Reason.HOME_REFUSED, username=account.name, path=parent, detail=f"it belongs to uid {owner}"
@@ -277,6 +271,28 @@ def _directory(
             yield directory, above
         finally:
             os.close(directory)
+
+
+def _make_directory(name: str, above: int, account: Account) -> None:
+    """Make a directory of the user's where there is none; under its name it is the user's from the start.
+
+    One that a power cut left root's, who made it, could not be told from one that the user has put there.
+    """
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=above, follow_symlinks=False)
+        return
+    draft = f".{name}.minprov"
+    with suppress(FileExistsError):
+        os.mkdir(draft, DIRECTORY_MODE, dir_fd=above)
+    directory = os.open(draft, DIRECTORY_FLAGS, dir_fd=above)
+    try:
+        if not os.listdir(directory):  # else the user has put another of root's in its place
+            os.fchown(directory, account.uid, account.gid)
+        sync(".", directory)
+    finally:
+        os.close(directory)
+    os.rename(draft, name, src_dir_fd=above, dst_dir_fd=above)
+    sync(".", above)
 
 
 def _above(system: System, directory: int) -> Iterator[os.stat_result]:
