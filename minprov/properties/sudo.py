@@ -14,6 +14,7 @@ from minprov.actions import GrantSudo
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import Account
 from minprov.formats.sudo_listing import Listing, parse_listing
+from minprov.machine.file_systems import is_nosuid
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
@@ -173,7 +174,7 @@ def _require_setuid(action: GrantSudo, sudo: str) -> None:
     detail = None
     if not os.stat(sudo).st_mode & stat.S_ISUID or os.stat(sudo).st_uid != 0:
         detail = f"{sudo} is not setuid root"
-    elif os.statvfs(sudo).f_flag & os.ST_NOSUID:
+    elif is_nosuid(sudo):
         detail = f"{sudo} is on a file system that is mounted nosuid"
     if detail:
         raise ProvisioningError(Reason.SUDO_REFUSED, username=action.username, detail=detail)

@@ -226,11 +226,15 @@ def try_power_cut(image: Image, undisturbed: Undisturbed, kill: Kill, *, file_sy
 
 
 class Killed(NamedTuple):
-    """A run that was killed: whether it met the point, what was wrong by then, what it told to another platform."""
+    """A run that was killed: whether it met the point, what was wrong by then, what it told to another platform.
+
+    `spoken_for` if its last resort was left alive, which tells NotReady.
+    """
 
     met: bool
     faults: list[str]
     reported: list[str]
+    spoken_for: bool
 
 
 def _run_to(machine: Machine, kill: Kill) -> Killed:
@@ -255,7 +259,8 @@ def _run_to(machine: Machine, kill: Kill) -> Killed:
         if seconds > TERMINATION_LIMIT:
             faults.append(f"ended {seconds:.1f} s after the signal")
         faults += _check_termination(machine, os.waitstatus_to_exitcode(status), output)
-    return Killed(occurrences == kill.occurrence, faults, reported=[])
+    spoken_for = kill.alone and kill.signal == signal.SIGKILL
+    return Killed(occurrences == kill.occurrence, faults, reported=[], spoken_for=spoken_for)
 
 
 def _check_termination(machine: Machine, status: int, output: str) -> list[str]:
@@ -280,6 +285,8 @@ def _run_again(machine: Machine, undisturbed: Undisturbed, platform: Platform, k
     if output := _run(machine):
         faults.append(output)
     reported = killed.reported + platform.reported
+    if killed.spoken_for and reported[:1] == ["NotReady"]:
+        del reported[0]
     faults += [f"reported {state}" for state in reported if state != "Ready"]
     ready = reported.count("Ready")
     if ready not in ((1,) if READY in left else (1, 2)):
