@@ -204,8 +204,8 @@ RULES = (
         Act.DELETE,
         "belongs to this VM",
         (
-            *("{state}/custom-data", "{state}/user-data", "{state}/ovf-env.xml", "{state}/report.json"),
-            *("{state}/custom-data.json", "{state}/custom-data.log"),
+            *("{state}/custom-data*", "{state}/user-data*", "{state}/ovf-env.xml", "{state}/report.json"),
+            *("{state}/certificates/*.crt", "{state}/certificates/*.prv", "{state}/certificates.json"),
             *("{state}/resource-disk.json", "{state}/resource-disk.journal", "{state}/creating-*"),
         ),
     ),
