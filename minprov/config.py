@@ -116,6 +116,7 @@ class Options(NamedTuple):
     password_method: PasswordMethod = PasswordMethod.SHA512
     ssh_keys: Policy = Policy.REQUIRED
     host_keys: Policy = Policy.REQUIRED
+    host_keys_console: bool = False
     sshd: Policy = Policy.REQUIRED
     sshd_drop_in: str = "/etc/ssh/sshd_config.d/50-minprov.conf"
     sudo: Policy = Policy.REQUIRED
@@ -207,6 +208,9 @@ SETTINGS = {
     ),
     "ssh-keys.policy": Setting("ssh_keys", "Write the user's authorized_keys."),
     "host-keys.policy": Setting("host_keys", "Generate SSH host keys when the image has none."),
+    "host-keys.console": Setting(
+        "host_keys_console", "Write the fingerprints of the host keys to `report.console`, before the outcome."
+    ),
     "sshd.policy": Setting("sshd", "Turn SSH password login on or off as the platform says."),
     "sshd.drop-in": Setting("sshd_drop_in", "The file that does it, written only if needed."),
     "sudo.policy": Setting("sudo", "Let the user become root with sudo."),

@@ -38,6 +38,7 @@ from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
 from minprov.properties import root_password, waagent, withdrawal
+from minprov.properties.host_key_fingerprints import read_fingerprints
 from minprov.reporting import Reporting, first_of
 
 if TYPE_CHECKING:
@@ -230,6 +231,7 @@ class Run:
             await self._eject()
             await self._apply_after_ready()
             await self._close_journal()
+            await self._tell_host_keys()
             await self._reporting.store()
             # Last of all: with this on record, no further run will do what this one has left undone.
             try:
@@ -238,6 +240,12 @@ class Run:
                 logger.warning("the next run will report Ready again: %s", error)
             line = f"{self.result.outcome.value}, Ready reported in {self._timeline.now_ms() / 1000:.1f} s"
             await self._reporting.say(line)
+
+    async def _tell_host_keys(self) -> None:
+        self.result.host_keys = read_fingerprints(self._system)
+        if self._options.host_keys_console:
+            for fingerprint in self.result.host_keys:
+                await self._reporting.say(f"host key {fingerprint}")
 
     async def _eject(self) -> None:
         """Give the disc back, which has the password on it, once there is nothing more that it is needed for."""

@@ -116,7 +116,7 @@ INSIDE = {
             "waagent",
         },
         {"authorized_keys", "hostname", "password", "root_password"},
-        {"kept_account", "withdrawal"},
+        {"host_key_fingerprints", "kept_account", "withdrawal"},
     ),
     "duties.certificates": (
         {"contents", "settings"},

@@ -92,6 +92,7 @@ class Result:
         self.plan: Plan | None = None
         self.actions: tuple[ActionResult, ...] = ()
         self.notes: list[str] = []
+        self.host_keys: tuple[str, ...] = ()
         self.reported: str | None = None
         self.is_untold = False
         """Whether there is a failure that the platform should have been told of, and was not."""
@@ -122,6 +123,7 @@ def to_document(result: Result) -> dict[str, Any]:
         "properties": shown_properties(result.plan) if result.plan else {},
         "differences": result.plan and _listed(result.plan.differences),
         "notes": result.notes,
+        "host_keys": list(result.host_keys),
         "actions": [
             {
                 "action": action.action,

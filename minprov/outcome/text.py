@@ -41,6 +41,8 @@ def render(document: dict[str, Any]) -> str:
         lines += ["", "Actions", render_actions(document["actions"])]
     if document["notes"]:
         lines += ["", "Notes", *(f"  {note}" for note in document["notes"])]
+    if host_keys := document.get("host_keys"):  # reports of earlier versions have none
+        lines += ["", "Host keys", *(f"  {fingerprint}" for fingerprint in host_keys)]
     health = document["health"]
     if health["reported"]:
         lines += ["", f"Reported {health['reported']} by {health['channel']}, attempts: {health['attempts']}"]

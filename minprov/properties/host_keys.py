@@ -35,10 +35,10 @@ async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
     del action
     if system.own_tool("sshd") is None:
         return Inspection(True, "sshd is not installed", verified=False)
-    for path in _written(system):
+    for path in find_written(system):
         if system.exists(path) and not _is_file(system, path):
             return Inspection(False, f"{path} is not a regular file")
-    there = [path for path in _written(system) if system.exists(path)]
+    there = [path for path in find_written(system) if system.exists(path)]
     settings = await _settings(system) if there else None
     paths = [path for path in _named(system, settings) if system.exists(path)]
     if paths and _left_over(system):
@@ -59,7 +59,7 @@ async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
 async def converge(system: System, action: EnsureHostKeys) -> None:
     """Mend what can be mended, set aside what cannot be loaded, and make what is lacking then."""
     del action
-    written = _written(system)
+    written = find_written(system)
     try:
         for path in written:
             # sshd, which is asked now, would wait for somebody to write to a FIFO.
@@ -86,7 +86,7 @@ async def converge(system: System, action: EnsureHostKeys) -> None:
         raise file_error(error, os.path.dirname(written[0])) from error
 
 
-def _written(system: System) -> list[str]:
+def find_written(system: System) -> list[str]:
     """Return the keys that the configuration names, or those that sshd takes without."""
     texts = read_config(system).values()
     found = [value.split()[0].strip('"') for text in texts for value in values_of(text, "hostkey", "hostdsakey")]
@@ -104,7 +104,7 @@ async def _settings(system: System) -> Settings | None:
 
 def _named(system: System, settings: Settings | None) -> list[str]:
     named = [path for path in settings.all("hostkey") if path != ASIDE_KEY] if settings else []
-    return named or _written(system)
+    return named or find_written(system)
 
 
 async def _kinds(system: System, paths: list[str]) -> list[str | None]:
