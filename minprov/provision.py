@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import stat
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,7 +28,7 @@ from minprov.machine import markers
 from minprov.machine.account_locks import clear_up_after_tools
 from minprov.machine.blocking import in_thread
 from minprov.machine.file_systems import volatile_file_system
-from minprov.machine.files import file_error
+from minprov.machine.files import file_error, sync
 from minprov.machine.identity import Identity
 from minprov.machine.journal import Journal
 from minprov.machine.manifest import Manifest
@@ -58,6 +59,7 @@ EJECT_LIMIT = 5.0
 PUBLISH_LIMIT = 15.0
 LEFT = "of what it gave that VM, keys, password and host keys stay, as docs/state.md says"
 CLOSE_LIMIT = 1.5
+MODE = 0o700
 ANOTHER_RUN_PAUSE = 0.1
 
 
@@ -284,12 +286,14 @@ class Run:
     async def _open_state_directory(self) -> None:
         state_dir = self._options.state_dir
         try:
-            with self._system.directory(state_dir, make=0o700):
+            with self._system.directory(state_dir, make=MODE):
                 pass
             if not markers.is_trusted(self._state_dir):
                 await in_thread(markers.distrust, self._state_dir)
                 self.result.note(f"others could write to {state_dir}: what was in it is not believed")
-            os.chmod(self._state_dir, 0o700)
+            if stat.S_IMODE(os.stat(self._state_dir).st_mode) != MODE:
+                os.chmod(self._state_dir, MODE)
+                await in_thread(sync, self._state_dir)
             await self._wait_for_other_run()
             journal = Journal(self._state_dir)
             journal.open(self._uuid)

@@ -64,21 +64,21 @@ def _may_be_temporary(path: str, name: str) -> bool:
     """Tell whether it is named as shadow-utils' temporary file, by the process whose number it holds, or busybox's."""
     file, dot, ending = name.rpartition(".")
     if dot:
-        return file in DATABASE and ending.isdecimal() and _number_in(path) == ending
+        return file in DATABASE and ending.isdecimal() and _contents(path) in (ending, "")  # not written yet
     return name.endswith("+") and name[:-1] in DATABASE
 
 
 def _is_lock(path: str, name: str) -> bool:
     file, _, ending = name.rpartition(".")
-    return file in DATABASE and ending == "lock" and _number_in(path) is not None
+    return file in DATABASE and ending == "lock" and (_contents(path) or "").isdecimal()
 
 
-def _number_in(path: str) -> str | None:
-    """Return the number of a process that a lock holds, and nothing else: commonio.c in shadow-utils."""
+def _contents(path: str) -> str | None:
+    """Return what a lock holds, which is the number of a process: commonio.c in shadow-utils."""
     with (
         suppress(OSError),
         open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file,
     ):
         held = file.read(32).rstrip(b"\0\n")
-        return held.decode() if held.isdigit() else None
+        return held.decode() if held.isdigit() or not held else None
     return None

@@ -259,10 +259,10 @@ async def set_password_field(system: System, username: str, field: str) -> None:
 
 
 async def _run(system: System, argv: list[str], *effects: Effect, stdin: bytes = b"") -> None:
-    """Run an account tool once the journal has its effects; one that fails leaves nothing in the way of the next."""
+    """Run an account tool once the journal has its effects; one that fails or is stopped leaves nothing behind."""
     await system.note(*effects, *tools_effect(system))
     try:
         await run_tool(argv, stdin=stdin)
-    except ProvisioningError:
+    except BaseException:
         clear_up_after_tools(system)
         raise

@@ -50,6 +50,7 @@ CAPTURED = Scenario(
     {NOT_POSTED.prepare}
     cd /var/lib/minprov
     mv applied/{VM_ID} applied/5d2c3a17-0b68-4a52-93a4-6f1c0d9be7f3
+    sed -i s/{VM_ID}/5d2c3a17-0b68-4a52-93a4-6f1c0d9be7f3/ manifest.json
     mkdir ready
     cp applied/* ready
     printf another >custom-data

@@ -26,7 +26,7 @@ from minprov.emulator.vm import SAMPLE_VM
 from tests.harness.changes import describe, find_changes, take_snapshot
 from tests.harness.machine import IMDS, WIRESERVER, Image, Machine
 
-from .effects import CALLS, Effect, Effects, find_unsynced
+from .effects import CALLS, REMOVES, Effect, Effects, find_unsynced
 from .machines import MachineOnDisk, alone, copy_disk, make_disk
 from .tracer import Blow, Stop, trace
 
@@ -59,7 +59,7 @@ TEMPORARY = (
     "/etc/*+",
     "/etc/*-",
     "/etc/*.[0-9]*",
-    "*/.*.minprov/*/*",
+    "*/.*.minprov.pub",
     "/var/lib/minprov/journal",
 )
 # What is written once Ready has been accepted, or each time.
@@ -352,10 +352,16 @@ def _differences(found: State, expected: State, ignored: tuple[str, ...] = ()) -
 
 
 def _half_written(killed: State, undisturbed: Undisturbed) -> list[str]:
-    """Name each file that is neither as it was nor as it is to be; a directory may lack its owner or mode yet."""
+    """Name each file that is neither as it was nor as it is to be; a directory may lack its owner or mode yet.
+
+    What another VM was given is removed first, and may be lacking then.
+    """
+    withdrawn = {effect.target for effect in undisturbed.effects if effect.call in REMOVES}
     faults = []
     for path, found in killed.items():
         if found[0].startswith("directory") or _matches(path, (*OF_THE_MOMENT, *TEMPORARY)):
+            continue
+        if found == ["removed"] and path in withdrawn:
             continue
         if found not in [undisturbed.state.get(path), *undisturbed.whole.get(path, [])]:
             faults.append(f"half written: {path} is {found}")
