@@ -21,6 +21,7 @@ COMMANDS = {
     "custom-data": "run the program that customData is, when a run has made it due",
     "deprovision": "take from a machine what is its own, before an image is made of it",
     "import-waagent-conf": "print a minprov.toml that does what a waagent.conf says",
+    "publish-hostname": "have the DHCP client send the present hostname",
     "resource-disk": "format, mount and swap on the temporary disk; set the time-outs of disks",
     "status": "print the last run's result",
     "vhd": "make the fixed VHD that Azure takes from a disk image",

@@ -155,6 +155,7 @@ INSIDE = {
             "custom_data",
             "deprovision",
             "import_waagent_conf",
+            "publish_hostname",
             "resource_disk",
             "run",
             "status",

@@ -5,6 +5,8 @@ had started before has sent the image's name, and is asked for another request. 
 
     systemd-networkd   networkctl reconfigure, as renew repeats the old name; the address is gone for a moment
     NetworkManager     nmcli device modify: of what is active only, nothing is stored; the address stays
+    wicked             ifup, without ifdown before; the address stays
+    dhcpcd             dhcpcd --rebind; the address stays
     dhclient           asks for the name with each request, but cannot be told to make one: a second one, on the same
                        lease and without a script that would touch the link, makes it and ends
 
@@ -33,7 +35,7 @@ ANSWER_LIMIT = 10.0
 """Seconds for a client to say yes. Under an SELinux policy that keeps its answer from minprov, it never comes."""
 PID_FILE = "/run/minprov/dhclient.pid"
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
-ROOTS_CLIENTS = ("NetworkManager", "dhclient")
+ROOTS_CLIENTS = ("NetworkManager", "dhclient", "dhcpcd", "wickedd")
 NETWORKD, NETWORKD_USER = "systemd-networkd", "systemd-network"  # it gives up root when it starts
 ROUTES = "/proc/net/route"
 # Destinations as that file shows them: WireServer, and the default route.
@@ -42,7 +44,7 @@ DESTINATIONS = ("10813FA8", "00000000")
 
 async def note_running_clients(system: System) -> None:
     """Note that a client which runs when the hostname is set may have sent another one."""
-    if names := _names_of_running_clients(system):
+    if names := names_of_running_clients(system):
         await system.replace(NOTE, f"{names}\n".encode(), mode=0o600)
 
 
@@ -51,7 +53,7 @@ async def inspect(system: System, action: PublishHostname) -> Inspection:
     if not system.live:
         return Inspection(True, "left to the running system", verified=False)
     if socket.gethostname() != action.hostname:
-        names = _names_of_running_clients(system)
+        names = names_of_running_clients(system)
         return Inspection(not names, f"{names} runs already" if names else "no DHCP client has started")
     names = system.read_text(NOTE).strip()
     return Inspection(not names, f"{names} started with another name" if names else "sent with every request")
@@ -62,16 +64,35 @@ async def converge(system: System, action: PublishHostname) -> None:
     link = find_link_to_platform()
     if link is None:
         raise ProvisioningError(Reason.READ_BACK, detail="no link has a route to the platform")
-    for client in list(_running_clients(system)):
-        match client.name:
-            case "systemd-networkd":
-                await run_tool(["networkctl", "reconfigure", link], limit=ANSWER_LIMIT)
-            case "NetworkManager":
-                modify = ["nmcli", "device", "modify", link, "ipv4.dhcp-hostname", action.hostname]
-                await run_tool(modify, limit=ANSWER_LIMIT)
-            case "dhclient" if client.argv[-1] == link:
-                await _run_second_dhclient(system, client, link)
+    for client in {client.name: client for client in _running_clients(system) if _serves(client, link)}.values():
+        if client.name == "dhclient":
+            await _run_second_dhclient(system, client, link)
+        else:
+            await run_tool(request_by(client.name, link, action.hostname), limit=ANSWER_LIMIT)
     await system.remove(NOTE)
+
+
+def request_by(client: str, link: str, hostname: str) -> list[str]:
+    """Return the command by which a client that runs makes another request."""
+    match client:
+        case "systemd-networkd":
+            return ["networkctl", "reconfigure", link]
+        case "NetworkManager":
+            return ["nmcli", "device", "modify", link, "ipv4.dhcp-hostname", hostname]
+        case "wickedd":
+            return ["wicked", "ifup", link]  # WALinuxAgent: common/osutil/suse.py
+        case _:
+            return ["dhcpcd", "--rebind", link]  # as SIGHUP does, WALinuxAgent: common/osutil/alpine.py
+
+
+def names_of_running_clients(system: System) -> str:
+    """Return the names of the clients that can be asked, with commas between them."""
+    return ", ".join(sorted({client.name for client in _running_clients(system)}))
+
+
+def _serves(client: Process, link: str) -> bool:
+    """Tell whether the client has this link; a dhclient has one alone."""
+    return client.name != "dhclient" or client.argv[-1] == link
 
 
 async def _run_second_dhclient(system: System, client: Process, link: str) -> None:
@@ -105,7 +126,3 @@ def _running_clients(system: System) -> Iterator[Process]:
     if account := find_account(system.read_text("/etc/passwd"), NETWORKD_USER):
         users[NETWORKD] = account.uid
     return find_processes(users)
-
-
-def _names_of_running_clients(system: System) -> str:
-    return ", ".join(sorted({client.name for client in _running_clients(system)}))

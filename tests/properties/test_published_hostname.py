@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from minprov.actions import PublishHostname
+from minprov.commands import publish_hostname
 from minprov.machine.system import System
 from minprov.properties import published_hostname
-from minprov.properties.published_hostname import find_link_to_platform, inspect, note_running_clients
+from minprov.properties.published_hostname import find_link_to_platform, inspect, note_running_clients, request_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +48,7 @@ def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.root  # the note is root's
-@pytest.mark.parametrize("name", ["systemd-networkd", "NetworkManager", "dhclient"])
+@pytest.mark.parametrize("name", ["systemd-networkd", "NetworkManager", "dhclient", "dhcpcd", "wickedd"])
 def test_a_client_that_runs_when_the_hostname_is_set_has_to_be_told(
     tmp_path: Path, note: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,3 +102,26 @@ def test_the_link_is_the_one_that_leads_to_the_platform(tmp_path: Path, routes: 
     table = tmp_path / "route"
     table.write_text(routes)
     assert find_link_to_platform(str(table)) == link
+
+
+@pytest.mark.parametrize(
+    ("client", "command"),
+    [
+        ("systemd-networkd", "networkctl reconfigure eth0"),
+        ("NetworkManager", "nmcli device modify eth0 ipv4.dhcp-hostname web-01"),
+        ("wickedd", "wicked ifup eth0"),
+        ("dhcpcd", "dhcpcd --rebind eth0"),
+    ],
+)
+def test_no_link_is_taken_down(client: str, command: str) -> None:
+    assert request_by(client, "eth0", "web-01") == command.split()
+
+
+def test_a_changed_name_is_sent_by_who_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a client is root's")
+    with running(tmp_path, "dhcpcd"):
+        assert publish_hostname.run(["--dry-run"]) == os.EX_OK
+    assert f"dhcpcd would send {socket.gethostname()}" in capsys.readouterr().out
+    assert publish_hostname.run([]) == os.EX_OK
+    assert "no DHCP client runs" in capsys.readouterr().out

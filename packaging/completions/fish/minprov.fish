@@ -50,7 +50,7 @@ function _shtab_minprov_using
   test "$_shtab_minprov_cmdpath" = "$argv"
 end
 
-set -g _shtab_minprov_commands certificates check custom-data deprovision import-waagent-conf resource-disk status vhd
+set -g _shtab_minprov_commands certificates check custom-data deprovision import-waagent-conf publish-hostname resource-disk status vhd
 set -g _shtab_minprov_opts_with_value --config --generation --html --ignore --imds-url --junit --keep --log-level --loop --media --root --size --timeout --wireserver-url
 
 complete -c minprov -e
@@ -100,6 +100,9 @@ complete -c minprov -n '_shtab_minprov_using deprovision' -l json -d 'print one 
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a import-waagent-conf -d 'Print a minprov.toml that does what a waagent.conf says, with a comment for each of its keys. Nothing is written elsewhere. The exit status is 1 if something that is switched on has no counterpart.'
 complete -c minprov -n '_shtab_minprov_using import-waagent-conf' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using import-waagent-conf; and test $_shtab_minprov_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the waagent.conf (default: /etc/waagent.conf)'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a publish-hostname -d 'Have the DHCP client send the present hostname, from which the platform'"'"'s DNS learns it.'
+complete -c minprov -n '_shtab_minprov_using publish-hostname' -s h -l help -d 'show this help message and exit'
+complete -c minprov -n '_shtab_minprov_using publish-hostname' -l dry-run -d 'say who would send it; change nothing (default: no)'
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a resource-disk -d 'Format the temporary disk if it is empty, mount it, swap on it, and set the time-outs of disks, as the configuration says.'
 complete -c minprov -n '_shtab_minprov_using resource-disk' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using resource-disk' -l dry-run -d 'show what would change; change nothing (default: no)'
