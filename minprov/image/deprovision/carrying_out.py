@@ -6,13 +6,14 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.actions import LockRootPassword
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import find_account
 from minprov.image.deprovision.rules import Act, Phase
-from minprov.machine.account_locks import clear_up_after_tools
+from minprov.machine.account_locks import clear_up_after_tools, tools_effect
 from minprov.machine.files import file_error, sync
 from minprov.machine.manifest import KEYS, Effect, Manifest
 from minprov.machine.tools import run_tool
@@ -41,6 +42,7 @@ class Done(NamedTuple):
 
 async def carry_out(system: System, items: Collection[Item], note: Callable[[str], None]) -> list[Done]:
     """Do all items in order; what records them stays if one has failed, so that the next run can finish."""
+    clear_up_after_tools(system)  # after a run that was killed
     done: list[Done] = []
     for item in items:
         error = None
@@ -55,6 +57,9 @@ async def carry_out(system: System, items: Collection[Item], note: Callable[[str
             except OSError as failure:
                 error = file_error(failure, item.target)
         done.append(Done(item, error))
+    incomplete = any(one.error for one in done)
+    with suppress(OSError):  # one that stays says nothing that is not so
+        system.journal.close(partial(withdrawal.confirm, system) if incomplete else lambda effect: None)
     return done
 
 
@@ -129,6 +134,7 @@ def _empty(system: System, path: str) -> None:
 
 
 async def _leave_groups(system: System, effect: Effect) -> None:
+    await system.note(*tools_effect(system))
     try:
         for group in effect.names:
             if gpasswd := system.account_tool("gpasswd"):
@@ -148,6 +154,7 @@ async def _remove_account(system: System, name: str) -> None:
     account = find_account(system.read_text(PASSWD), name)
     if account is None:
         return
+    await system.note(*tools_effect(system))
     try:
         if userdel := system.account_tool("userdel"):
             # By force: it is logged in where the builder works as it.

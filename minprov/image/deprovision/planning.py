@@ -100,8 +100,8 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
 
 
 def _read_manifest(system: System, options: Options) -> Manifest | None:
-    """Return the manifest, with what a run that was killed has done."""
-    journal = Journal(system.path(options.state_dir))
+    """Return the manifest, with what a run that was killed has done, and have the system note in its journal."""
+    journal = system.journal = Journal(system.path(options.state_dir))
     try:
         journal.open(None)
     except OSError as error:
