@@ -232,6 +232,8 @@ async def _delete(system: System, username: str) -> None:
             await _run(system, [*groupadd, "--gid", str(effect.gid), "--", username])
         elif addgroup := system.own_tool("addgroup", "busybox addgroup"):
             await _run(system, [*addgroup, "-g", str(effect.gid), username])
+        else:
+            raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="groupadd", detail="nor is there busybox addgroup")
 
 
 async def _join(system: System, action: EnsureUser) -> None:
