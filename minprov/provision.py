@@ -30,6 +30,7 @@ from minprov.machine.blocking import in_thread
 from minprov.machine.file_systems import volatile_file_system
 from minprov.machine.files import file_error, sync
 from minprov.machine.identity import Identity
+from minprov.machine.interfaces import find_faults
 from minprov.machine.journal import Journal
 from minprov.machine.manifest import Manifest
 from minprov.machine.provisioners import enabled_provisioners
@@ -166,6 +167,7 @@ class Run:
             plan = self._plan(evidence)
             self._compare(evidence)
             self._keep(await preview(plan.steps, self._system))
+            self._note_interfaces()
         if error := first_required_failure(self.result.actions):
             raise error
         self.result.outcome = Outcome.PLANNED
@@ -234,6 +236,7 @@ class Run:
             await self._apply_after_ready()
             await self._close_journal()
             await self._tell_host_keys()
+            self._note_interfaces()
             await self._reporting.store()
             # Last of all: with this on record, no further run will do what this one has left undone.
             try:
@@ -242,6 +245,10 @@ class Run:
                 logger.warning("the next run will report Ready again: %s", error)
             line = f"{self.result.outcome.value}, Ready reported in {self._timeline.now_ms() / 1000:.1f} s"
             await self._reporting.say(line)
+
+    def _note_interfaces(self) -> None:
+        for fault in find_faults() if self._system.live else ():
+            self.result.note(fault)
 
     async def _tell_host_keys(self) -> None:
         self.result.host_keys = read_fingerprints(self._system)

@@ -71,6 +71,7 @@ INSIDE = {
             "directories",
             "file_systems",
             "identity",
+            "interfaces",
             "password_hash",
             "paths",
             "processes",
