@@ -189,9 +189,15 @@ def _may(found: os.stat_result, account: Account, bit: int) -> bool:
 
 async def _write(system: System, account: Account, path: str, keys: Sequence[str]) -> None:
     try:
-        with _directory(system, account, path, create=True) as (directory, _):
+        with _directory(system, account, path, create=True) as (directory, above):
             name = os.path.basename(path)
             own = _is_below_home(path, account)
+            if not own:
+                directories = [*above, os.fstat(directory)]
+                # Before anything is kept that somebody else may have put there.
+                if fault := next((fault for found in directories if (fault := _fault(found, account))), ""):
+                    raise ProvisioningError(Reason.KEYS_NOT_ACCEPTED, username=account.name, path=path, detail=fault)
+                own = any(found.st_uid == account.uid for found in directories)
             contents = read_file(directory, name, owner=account.uid if own else None, limit=MAX_SIZE)
             existing = (contents or b"").decode(errors="surrogateescape")
             text = merge_keys(existing, keys)
