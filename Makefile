@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fresh test-vm test-vm-all check faults crash crash-all docs bench bench-vm bench-forms deb bundle standalone requirements \
+.PHONY: help demo test test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs bench bench-vm bench-forms deb bundle standalone requirements \
         test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
@@ -49,6 +49,14 @@ test-vm-all: $(VENV)/.ready  ## boot every guest in every scenario
 faults: $(VENV)/.ready  ## provision in three hundred ways that something fails, as root; docs/faults.md is the table
 	tests/ensure-packages tests/apt-packages.txt
 	$(BIN)/python -m tests.faults
+
+attack: $(VENV)/.ready  ## attack readers and runs, also by a user beside them, as root, ten minutes; writes docs/attacks.md
+	tests/ensure-packages tests/apt-packages.txt
+	nice -n 15 $(BIN)/python -m tests.attack --write docs/attacks.md
+
+attack-long: $(VENV)/.ready  ## the same with other inputs from other seeds, for an hour
+	tests/ensure-packages tests/apt-packages.txt
+	nice -n 15 $(BIN)/python -m tests.attack --seed 1000 --minutes 60
 
 crash: $(VENV)/.ready  ## kill and cut off runs at 30 moments of each kind, as root, and see the next make it good
 	tests/ensure-packages tests/apt-packages.txt && tests/make-busybox

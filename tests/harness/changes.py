@@ -7,6 +7,7 @@ import fnmatch
 import hashlib
 import os
 import stat
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +56,8 @@ def take_snapshot(layers: Iterable[Layer]) -> Snapshot:
     found = {}
     for layer in layers:
         for path in _walk(layer.upper):
-            found[layer.place.rstrip("/") + path[len(layer.upper) :]] = _look(path)
+            with suppress(FileNotFoundError, NotADirectoryError):  # somebody beside the program took it away
+                found[layer.place.rstrip("/") + path[len(layer.upper) :]] = _look(path)
     return found
 
 
@@ -118,17 +120,19 @@ def _settle_entry(line: str, password: Secret | None, *, dated: bool) -> str:
 
 
 def _walk(top: str) -> Iterator[str]:
-    for entry in os.scandir(top):
-        yield entry.path
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(top):
+            yield entry.path
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)
 
 
 def _look(path: str) -> Entry:
     found = os.lstat(path)
     mode, owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
     if stat.S_ISREG(found.st_mode):
-        with open(path, "rb") as stream:
+        # Not to wait for a FIFO that somebody has put there since.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             return Entry("file", mode, owner, stream.read())
     if stat.S_ISLNK(found.st_mode):
         return Entry("link", mode, owner, os.readlink(path).encode())
