@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ def run(argv: list[str]) -> int:
     if os.geteuid() != 0 and not dry_run:
         raise ProvisioningError(Reason.NOT_PERMITTED, detail="deprovisioning needs root", hint="try --dry-run")
     set_up_logging("warning")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it may be cut off anywhere
     system = System(root)
     options = load() if system.live else Subject(Tree(root)).options
     if isinstance(options, ProvisioningError):

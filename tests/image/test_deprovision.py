@@ -17,9 +17,10 @@ from minprov.image.checks import leftovers
 from minprov.image.checks.outcome import judge
 from minprov.image.deprovision.carrying_out import carry_out
 from minprov.image.deprovision.planning import IDS, Plan, Request, plan_deprovision
-from minprov.image.deprovision.rules import Phase
+from minprov.image.deprovision.rules import Act, Phase
 from minprov.image.subject import Subject
 from minprov.image.tree import Tree
+from minprov.machine.manifest import ACCOUNT, PASSWORD, Effect, Manifest, build_manifest, digest
 from minprov.machine.system import System
 from tests.image.recorded import make_tree, write_entry
 
@@ -195,3 +196,22 @@ def test_wrong_use(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureF
 def test_order_of_phases() -> None:
     """Markers go before what people log in with; what records it all goes last."""
     assert Phase.TRACES < Phase.MARKERS < Phase.ACCESS < Phase.IDENTITY < Phase.MANIFEST == max(Phase)
+
+
+def test_a_user_that_is_kept_loses_the_password_that_a_run_gave(tmp_path: Path) -> None:
+    """`--keep user` is as if `--user` were not there."""
+    make_tree("debian", tmp_path)
+    field = "$6$salt$hash"
+    write(tmp_path, "/etc/passwd", "root:x:0:0::/root:/bin/sh\nazureuser:x:1000:1000::/home/azureuser:/bin/sh\n")
+    write(tmp_path, "/etc/shadow", f"root:*:1::::::\nazureuser:{field}:1::::::\n")
+    effects = (Effect(ACCOUNT, "azureuser", uid=1000), Effect(PASSWORD, "azureuser", sha256=digest(field.encode())))
+    manifest = write(tmp_path, "/var/lib/minprov/manifest.json")
+    manifest.write_bytes(build_manifest(Manifest("UUID", effects)))
+    system, tree = System(str(tmp_path)), Tree(str(tmp_path))
+
+    def acts(request: Request) -> set[Act]:
+        items = plan_deprovision(system, tree, Options(), request).items
+        return {item.act for item in items} & {Act.REMOVE_ACCOUNT, Act.WITHDRAW}
+
+    assert acts(Request(user=True)) == {Act.REMOVE_ACCOUNT}
+    assert acts(Request(user=True, keep=["user"])) == acts(Request()) == {Act.WITHDRAW}

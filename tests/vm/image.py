@@ -243,6 +243,8 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, standalo
             _install(next(package.glob("minprov_*.deb")), root)
         if recipe.duties:
             _install(next(package.glob("minprov-duties_*.deb")), root)
+        if recipe.tools:
+            _install(next(package.glob("minprov-tools_*.deb")), root)
         for source, target in recipe.files:
             shutil.copy(PROJECT / source, root / target.lstrip("/"))
         if standalone:

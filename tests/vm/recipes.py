@@ -41,6 +41,8 @@ class Recipe:
     minprov: bool = True
     duties: bool = False
     """Whether the package of the duties is installed besides."""
+    tools: bool = False
+    """Whether the package of the tools is installed besides."""
     bootloader: bool = False
     """Whether the disk starts by itself, as the image that somebody would upload."""
 
@@ -90,6 +92,9 @@ READ_ONLY_ETC = replace(
 
 # With what docs/booting.md says for media that is on a disk and not in a drive.
 MEDIA_ON_DISK = replace(NETWORKD, name="media-on-disk", trees=(*NETWORKD.trees, "media-on-disk"))
+
+# What an image is made of: it is booted, deprovisioned, and booted as another VM.
+DEPROVISIONED = replace(NETWORKD, name="deprovisioned", tools=True)
 
 IFUPDOWN = Recipe(
     name="ifupdown",

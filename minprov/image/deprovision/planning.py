@@ -79,11 +79,12 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
     if manifest is None and not request.without_manifest and not _was_provisioned(tree, options):
         raise ProvisioningError(Reason.NOT_PROVISIONED, path=options.state_dir, hint="--without-manifest")
     effects = manifest.effects if manifest else find_unrecorded(system, (options.sudo_file, options.sshd_drop_in))
-    users = [e.target for e in effects if e.kind == ACCOUNT and _is_same(system, e)] if request.user else []
+    removes = request.user and "user" not in request.keep
+    users = [e.target for e in effects if removes and e.kind == ACCOUNT and _is_same(system, e)]
     items = [
         *_by_rules(tree, options),
         *_by_manifest(system, options, effects, users),
-        *_names(tree, {effect.target for effect in effects}),
+        *_names(tree),
         *_accounts(system, users),
     ]
     covered = {item.target for item in items if item.act is Act.WITHDRAW}
@@ -93,9 +94,7 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
         if item.id not in request.keep and (item.act is Act.WITHDRAW or item.target not in covered)
     ]
     items.sort(key=lambda item: item.phase)
-    logged_in = tuple(
-        name for name in users if system.live and "user" not in request.keep and _has_processes(system, name)
-    )
+    logged_in = tuple(name for name in users if system.live and _has_processes(system, name))
     return Plan(tuple(items), tuple(_warn(system, tree, effects, items, logged_in)), logged_in)
 
 
@@ -172,7 +171,7 @@ def _id_of(effect: Effect, options: Options) -> tuple[str, Phase]:
     return ("host-keys" if effect.target.startswith("/etc/ssh/ssh_host_") else "minprov"), Phase.ACCESS
 
 
-def _names(tree: Tree, made: Collection[str]) -> Iterator[Item]:
+def _names(tree: Tree) -> Iterator[Item]:
     """Yield the files that have names and addresses of this machine among other things."""
     subject = Subject(tree)
     name = (tree.text(HOSTNAME) or "").strip()
@@ -181,7 +180,7 @@ def _names(tree: Tree, made: Collection[str]) -> Iterator[Item]:
         kept = [line for number, line in enumerate((tree.text(HOSTS) or "").splitlines(True), 1) if number not in lines]
         contents = "".join(kept).encode()
         yield Item("hosts", Phase.IDENTITY, Act.REWRITE, HOSTS, f"{name} has an address of this machine", contents)
-    if name and name != NO_HOSTNAME and HOSTNAME not in made:
+    if name and name != NO_HOSTNAME:
         contents = f"{NO_HOSTNAME}\n".encode()
         yield Item("hostname", Phase.IDENTITY, Act.REWRITE, HOSTNAME, "is the name of this machine", contents)
     if any(True for _ in leftovers.judge_resolver(subject)):
@@ -214,6 +213,8 @@ def _warn(
     system: System, tree: Tree, effects: Collection[Effect], items: Collection[Item], logged_in: Collection[str]
 ) -> Iterator[str]:
     yield "deprovisioning is no guarantee against secrets that programs or people have put elsewhere"
+    if system.live and tree.exists(os.path.dirname(WAAGENT_PROVISIONED)):
+        yield "a waagent that runs writes its state again: stop it first"
     for name in logged_in:
         yield f"{name} is logged in: the session's account goes away, and with it every other login of this name"
     goes = {item.target for item in items if item.act in (Act.REMOVE_ACCOUNT, Act.LOCK)}

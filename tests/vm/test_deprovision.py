@@ -1,0 +1,129 @@
+"""A guest is provisioned, deprovisioned and captured; its disk is as before its first boot, and comes up as another VM.
+
+A file that differs and is not in `MAY_DIFFER` is red: something of the first VM would be in each VM of the image.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import subprocess
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.vm.image import ensure_image
+from tests.vm.lab import HOSTNAME, USERNAME, boot, new_disk
+from tests.vm.recipes import DEPROVISIONED
+from tests.vm.story import Story, on_demand
+from tests.vm.test_guests import OTHER_VM
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from minprov.emulator.guest.login import Answer
+    from tests.vm.lab import Guest
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
+
+MAY_DIFFER = {
+    "/etc/hostname": "the plan removes the name that minprov gave",
+    "/etc/.pwd.lock": "account tools lock it; it is empty",
+    "/etc/passwd-": "account tools' copies of what the image had",
+    "/etc/shadow-": "",
+    "/etc/group-": "",
+    "/etc/gshadow-": "",
+    "/etc/subuid-": "",
+    "/etc/subgid-": "",
+    "/var/log/*": "the shutdown is logged",
+    "/var/lib/systemd/random-seed": "systemd makes a new one at the shutdown, and another at each boot",
+    "/var/lib/systemd/timers/*": "times of the last runs",
+    "/var/lib/systemd/catalog/*": "made at the first boot",
+    "/var/cache/ldconfig/*": "made at the first boot",
+    "/etc/ld.so.cache": "made at the first boot",
+}
+IDENTITY = "cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub; sha256sum /var/lib/systemd/random-seed"
+LIST = """
+mount -o ro,noload,loop "$1" /mnt && cd /mnt
+find . -xdev -type f -print0 | sort -z | xargs -0 sha256sum
+"""
+
+
+class Seen(NamedTuple):
+    """What the two VMs told, and which files of the disk between them are not the image's."""
+
+    deprovisioned: Answer
+    first: list[str]
+    second: list[str]
+    differing: list[str]
+    machine_id: bytes
+    login: Answer
+    first_user: Answer
+
+
+def files_of(disk: Path) -> dict[str, str]:
+    """Return the hash of each file of a disk."""
+    command = ["unshare", "--mount", "sh", "-euc", LIST, "sh", str(disk)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {
+        path.removeprefix("."): digest
+        for digest, _, path in (line.partition("  ") for line in done.stdout.splitlines())
+    }
+
+
+async def identity(guest: Guest) -> list[str]:
+    """Return what no two VMs may have in common."""
+    return (await guest.ask(IDENTITY)).output.split("\n")
+
+
+async def round_trip() -> Seen:
+    """Boot, deprovision, look at the disk, boot as another VM."""
+    with new_disk(DEPROVISIONED) as disk:
+        async with boot(DEPROVISIONED, name="deprovisioned-1-first", disk=disk) as guest:
+            await guest.ssh_with_key("true")
+            await guest.machine.shell_ready(within=200)
+            await guest.ask("systemctl is-system-running --wait", within=300)
+            first = await identity(guest)
+            deprovisioned = await guest.ask("minprov deprovision --user --yes 2>&1", within=120)
+            await guest.machine.power_off()
+        before, after = files_of(ensure_image(DEPROVISIONED).disk), files_of(disk.path)
+        machine_id = disk.read("/etc/machine-id")
+        async with boot(DEPROVISIONED, name="deprovisioned-2-captured", disk=disk, vm=OTHER_VM) as guest:
+            login = await guest.ssh_with_key("sudo id -un; hostname", user=OTHER_VM["username"])
+            await guest.machine.shell_ready(within=200)
+            second = await identity(guest)
+            first_user = await guest.ask(f"getent passwd {USERNAME}; ls /home; grep -r {HOSTNAME} /etc || true")
+            await guest.machine.power_off()
+    differing = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    return Seen(deprovisioned, first, second, differing, machine_id, login, first_user)
+
+
+ROUND_TRIP = Story("round-trip", round_trip)
+
+
+@pytest.fixture(scope="module", params=[on_demand(ROUND_TRIP)], ids=["deprovisioned"])
+def seen(request: pytest.FixtureRequest, told: dict[Story, Future[Seen]]) -> Seen:
+    return told[request.param].result()
+
+
+def test_everything_was_done(seen: Seen) -> None:
+    assert seen.deprovisioned.status == 0, seen.deprovisioned.output
+    assert "failed:" not in seen.deprovisioned.output
+
+
+def test_the_disk_is_as_before_the_first_boot(seen: Seen) -> None:
+    unexpected = [path for path in seen.differing if not any(fnmatch.fnmatch(path, name) for name in MAY_DIFFER)]
+    assert unexpected == []
+
+
+def test_the_machine_id_is_an_empty_file(seen: Seen) -> None:
+    assert seen.machine_id == b""
+
+
+def test_another_user_logs_in_at_the_next_vm(seen: Seen) -> None:
+    assert seen.login.lines == ["root", OTHER_VM["hostname"]]
+    assert seen.first_user.lines == [OTHER_VM["username"]]
+
+
+def test_nothing_that_identifies_is_the_same(seen: Seen) -> None:
+    assert set(filter(None, seen.first)).isdisjoint(seen.second)
