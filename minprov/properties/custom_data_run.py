@@ -79,7 +79,7 @@ async def converge(system: System, action: ExecuteCustomData) -> None:
     }
     await _write_record(system, action.state_dir, record)
     if system.exists(SYSTEMD):
-        await _start_unit(action)
+        await _start_unit(system, action)
         return
     path = f"{action.state_dir}/{LOG}"
     await system.replace_own(path, b"", mode=0o600)
@@ -130,13 +130,16 @@ async def execute(system: System, state_dir: str, *, output: int) -> None:
         raise failure
 
 
-async def _start_unit(action: ExecuteCustomData) -> None:
+async def _start_unit(system: System, action: ExecuteCustomData) -> None:
     if not action.wait:
         await run_tool(["systemctl", "start", "--no-block", UNIT])
         return
     try:
-        with suppress(ProvisioningError):  # the record has how it ended, or that it did not
-            await run_tool(["systemctl", "start", UNIT], limit=action.time_limit + START_LIMIT)
+        await run_tool(["systemctl", "start", UNIT], limit=action.time_limit + START_LIMIT)
+    except ProvisioningError:
+        record = _read_record(system, action.state_dir)
+        if record is None or record["state"] == "due":  # there is no such unit, or it could not be started
+            raise
     except asyncio.CancelledError:
         # The deadline has come, or the run was told to stop.
         await run_tool(["systemctl", "stop", "--no-block", UNIT])
