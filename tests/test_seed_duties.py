@@ -65,7 +65,6 @@ def test_every_duty_is_on_the_page(folder: str) -> None:
     [
         ("key pairs", "certificates.key-pairs"),
         ("pre-provisioned VMs", "preprovisioning"),
-        ("the VF of accelerated networking left alone", "network-rules.policy"),
     ],
 )
 def test_not_yet_is_said_of_what_has_no_setting(duty: str, key: str) -> None:
