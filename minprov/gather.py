@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 SOURCE_SHARE = 0.5
 """What a source that does not answer may take of the time that is left: the rest is for applying and for the report."""
+WAIT_SHARE = 0.9
+"""Of the time for the media, how much is waited for a drive to have a disc."""
 MEDIA_LIMIT = 30.0
 """Seconds after IMDS at which a drive that does not answer is left behind; the kernel gives each command as long."""
 NOTHING_ASKED_WAIT = 1.0
@@ -191,11 +193,10 @@ class Sources:
         try:
             with self._timeline.span("media"):
                 media = await self._end_reading()
-        except (ProvisioningError, ChildProcessError, TimeoutError) as failure:
+        except (ProvisioningError, ChildProcessError) as failure:
             error = failure
             if not isinstance(error, ProvisioningError):
-                detail = str(error) or f"no answer in {MEDIA_LIMIT:g} s"
-                error = ProvisioningError(Reason.MEDIA_UNREADABLE, detail=detail)
+                error = ProvisioningError(Reason.MEDIA_UNREADABLE, detail=error)
             self._result.media = _failed(error)
             self._media_error = error
             return None
@@ -218,9 +219,15 @@ class Sources:
             left = self._share() - asyncio.get_running_loop().time()
             instance = self._instance.result() if self._instance.done() else None
             wait = NOTHING_ASKED_WAIT if instance and instance.asks_nothing else self._options.media_wait
-            self._reading.limit_wait(min(self._options.media_wait, wait, left))
-            async with asyncio.timeout(min(MEDIA_LIMIT, left)):
-                return await reading
+            # That there is no disc has to be known before this ends, as something that does not answer would.
+            self._reading.limit_wait(min(self._options.media_wait, wait, left * WAIT_SHARE))
+            limit = min(MEDIA_LIMIT, left)
+            try:
+                async with asyncio.timeout(limit):
+                    return await reading
+            except TimeoutError as error:
+                detail = f"no answer in {limit:.1f} s"
+                raise ProvisioningError(Reason.MEDIA_UNREADABLE, detail=detail) from error
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

@@ -78,10 +78,11 @@ class _BoundedConnection(ResponseHandler):
         self._received = 0
 
     def data_received(self, data: bytes) -> None:
+        left = MAX_ANSWER - self._received
         self._received += len(data)
-        if self._received <= MAX_ANSWER:
-            super().data_received(data)
-        elif self.transport:
+        # All that is allowed is passed on, which is more than a body may have: one without a length would seem to end.
+        super().data_received(data[: max(0, left)])
+        if len(data) > left and self.transport:
             self.set_exception(aiohttp.ClientPayloadError())
             self.transport.abort()
 
