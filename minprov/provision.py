@@ -39,7 +39,7 @@ from minprov.model import Evidence
 from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
-from minprov.properties import root_password, waagent, withdrawal
+from minprov.properties import custom_data_run, root_password, waagent, withdrawal
 from minprov.properties.host_key_fingerprints import read_fingerprints
 from minprov.reporting import Reporting, first_of
 
@@ -340,6 +340,8 @@ class Run:
         elif manifest is None or manifest.is_for(self._uuid):
             return
         stays = await withdrawal.withdraw(self._system, manifest, self.result.note, host_keys=True)
+        for name in (custom_data_run.RECORD, custom_data_run.LOG):
+            await self._system.remove_own(f"{options.state_dir}/{name}")
         try:
             await in_thread(journal.forget, Manifest(self._uuid, stays))
         except OSError as error:
