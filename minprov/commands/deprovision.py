@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minprov.commands.logs import set_up_logging
 from minprov.commands.output import print_text
 from minprov.commands.parser import Parser
-from minprov.config import load
+from minprov.config import load, load_duty
 from minprov.errors import ProvisioningError, Reason
 from minprov.image.checks import leftovers
 from minprov.image.checks.outcome import judge
@@ -53,7 +53,12 @@ def run(argv: list[str]) -> int:
     options = load() if system.live else Subject(Tree(root)).options
     if isinstance(options, ProvisioningError):
         raise options
-    request = Request(flags.get("user", False), flags.get("keep", ()), flags.get("without_manifest", False))
+    request = Request(
+        user=flags.get("user", False),
+        keep=flags.get("keep", ()),
+        without_manifest=flags.get("without_manifest", False),
+        certificates=_certificate_directory(None if system.live else Subject(Tree(root)).configuration, system),
+    )
     plan = plan_deprovision(system, Tree(root), options, request)
     if dry_run:
         document = to_document("planned", root, plan, [], [], [])
@@ -141,6 +146,17 @@ def render_done(done: list[Done], notes: list[str], findings: list[Finding]) -> 
         where = f"{finding.file}: " if finding.file else ""
         yield f"left: {where}{finding.what}"
     yield SHUT_DOWN
+
+
+def _certificate_directory(configuration: str | None, system: System) -> str | None:
+    """Return where the configuration has certificates put; None where there is none, or no such duty."""
+    if not (system.live or configuration):
+        return None
+    try:
+        directory: str = load_duty("certificates", configuration).directory
+    except ProvisioningError:
+        return None  # the duty is not installed
+    return directory
 
 
 def _why(item: Item) -> str:

@@ -215,3 +215,19 @@ def test_a_user_that_is_kept_loses_the_password_that_a_run_gave(tmp_path: Path) 
 
     assert acts(Request(user=True)) == {Act.REMOVE_ACCOUNT}
     assert acts(Request(user=True, keep=["user"])) == acts(Request()) == {Act.WITHDRAW}
+
+
+def test_certificates_go_and_what_is_beside_them_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The keys of the VM are wherever the configuration has them put."""
+    make_tree("debian", tmp_path)
+    write(tmp_path, "/etc/minprov/minprov.toml", '[certificates]\ndirectory = "/etc/ssl/vm"\n')
+    write(tmp_path, "/var/lib/minprov/certificates.json", '{"files": ["AB.crt", "AB.prv", "../escape"]}')
+    own = write(tmp_path, "/etc/ssl/vm/own.prv")
+    gone = [write(tmp_path, "/etc/ssl/vm/AB.crt"), write(tmp_path, "/etc/ssl/vm/AB.prv")]
+    gone += [write(tmp_path, "/var/lib/minprov/certificates/CD.prv"), tmp_path / "var/lib/minprov/certificates.json"]
+    escape = write(tmp_path, "/etc/ssl/escape")
+    status, _ = deprovision(tmp_path, capsys, "--without-manifest")
+    assert status == 0
+    assert not any(path.exists() for path in gone)
+    assert own.exists()
+    assert escape.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from minprov.machine.system import System
 
 HOSTNAME, HOSTS, RESOLVER = "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"
+CERTIFICATES = "certificates.json"
 WAAGENT_PROVISIONED = "/var/lib/waagent/provisioned"
 IDS = (
     *dict.fromkeys(rule.id for rule in RULES),
@@ -61,6 +63,8 @@ class Request(NamedTuple):
     user: bool = False
     keep: Collection[str] = ()
     without_manifest: bool = False
+    certificates: str | None = None
+    """The directory that certificates are put in, where the configuration names another one."""
 
 
 def plan_deprovision(system: System, tree: Tree, options: Options, request: Request) -> Plan:
@@ -83,6 +87,7 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
     users = [e.target for e in effects if removes and e.kind == ACCOUNT and _is_same(system, e)]
     items = [
         *_by_rules(tree, options),
+        *_certificates(tree, options, request.certificates),
         *_by_manifest(system, options, effects, users),
         *_names(tree),
         *_accounts(system, users),
@@ -169,6 +174,20 @@ def _id_of(effect: Effect, options: Options) -> tuple[str, Phase]:
     if effect.kind == KEYS:
         return "authorized-keys", Phase.ACCESS
     return ("host-keys" if effect.target.startswith("/etc/ssh/ssh_host_") else "minprov"), Phase.ACCESS
+
+
+def _certificates(tree: Tree, options: Options, directory: str | None) -> Iterator[Item]:
+    """Yield the files that are on record as put into a directory that may have others, too."""
+    if directory is None or directory.startswith(f"{options.state_dir}/"):
+        return
+    try:
+        record = json.loads(tree.text(f"{options.state_dir}/{CERTIFICATES}") or "{}")
+        names = [os.path.basename(str(name)) for name in record["files"]]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return
+    for path in (f"{directory}/{name}" for name in names):
+        if tree.is_file(path):
+            yield Item("certificates", Phase.ACCESS, Act.DELETE, path, "is this VM's")
 
 
 def _names(tree: Tree) -> Iterator[Item]:

@@ -151,6 +151,7 @@ RULES = (
         "are what this VM and its host know each other by",
         ("/var/lib/azure-proxy-agent",),
     ),
+    Rule("certificates", Phase.ACCESS, Act.DELETE, "are this VM's, and so are their keys", ("{state}/certificates",)),
     Rule("host-keys", Phase.ACCESS, Act.DELETE, "all VMs would be one to their clients", ("/etc/ssh/ssh_host_*",)),
     Rule(
         "authorized-keys",
@@ -205,7 +206,7 @@ RULES = (
         "belongs to this VM",
         (
             *("{state}/custom-data*", "{state}/user-data*", "{state}/ovf-env.xml", "{state}/report.json"),
-            *("{state}/certificates/*.crt", "{state}/certificates/*.prv", "{state}/certificates.json"),
+            "{state}/certificates.json",
             *("{state}/resource-disk.json", "{state}/resource-disk.journal", "{state}/creating-*"),
         ),
     ),
