@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 1.0
+PATIENCE = 1.2
 """Seconds after the deadline in which the run may take the token itself: it knows more than is known here."""
 FILE_LIMIT, KVP_LIMIT, POST_LIMIT = 0.2, 0.2, 5.0
 ATTEMPT_LIMIT, PAUSE = 1.0, 0.2

@@ -107,8 +107,9 @@ def test_every_tool_has_its_cases() -> None:
     source = "".join(path.read_text() for path in of_a_run)
     tools = {name for match in TOOL.finditer(source) for name in re.findall('"([a-z -]+)"', match[1])}
     busybox = {"adduser", "addgroup", "deluser"}  # where they are not busybox's they are Debian's front ends
-    # Only where something else has failed: a sudo that wants a terminal; a dry run that needs a place of its own.
-    busybox |= {"script", "unshare"}
+    # Only where something else has failed or is lacking: a sudo that wants a terminal; a dry run that needs a place of
+    # its own; sudo itself, and login-doas-* are the cases of doas.
+    busybox |= {"script", "unshare", "doas"}
     assert {"useradd", "sshd", "visudo"} <= tools
     places = {name.split("/")[0] for name in CASES}
     assert places >= {f"tool {tool.split(' ')[0]}" for tool in tools - busybox - {"chroot"}}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_OUTPUT = 16 << 20
 MAX_MESSAGE = 200
 TIMEOUT = 60.0
-REAP_LIMIT = 0.5
+REAP_LIMIT = 0.3
 """Seconds for a tool that was killed to be gone: one that waits for a device may take its time."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # sudo looks up the host's name, which no server may know yet: resolv.conf(5) has it ask for 10 s and more.

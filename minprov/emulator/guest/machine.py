@@ -154,10 +154,15 @@ async def running_machine(
 
 @functools.cache
 def kvm_works() -> bool:
-    """Tell whether QEMU can start with KVM. A device that is there may still be of no use, as in some virtual machines.
+    """Tell whether QEMU can use KVM; in a virtual machine it is passed over.
+
+    There it may start the machine and yet not run its kernel, which is known only when the boot has taken its time.
 
     Raises: ProvisioningError(TOOL_NOT_FOUND) without QEMU.
     """
+    with open("/proc/cpuinfo", encoding="utf-8") as stream:  # the bit by which every hypervisor shows itself
+        if any(line.startswith("flags") and "hypervisor" in line.split() for line in stream):
+            return False
     qemu = find_tool(_PC[0])
     trial = (qemu, *_PC[1:], "-accel", "kvm", "-monitor", "stdio")
     return subprocess.run(trial, input=b"quit\n", capture_output=True, check=False).returncode == 0
