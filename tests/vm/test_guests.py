@@ -214,7 +214,9 @@ def test_the_disc_is_ejected(life: Life) -> None:
 def test_nothing_else_is_worth_a_warning(life: Life) -> None:
     if not life.recipe.systemd:
         pytest.skip("has no journal")
-    assert life.first.answers[WARNINGS].splitlines() == list(life.recipe.warnings)
+    # What sudo logs, whoever asks it, where neither /etc/hosts nor a module of the resolver knows the host.
+    seen = [line for line in life.first.answers[WARNINGS].splitlines() if "unable to resolve host" not in line]
+    assert seen == list(life.recipe.warnings)
 
 
 def test_custom_data_is_kept_byte_for_byte(life: Life) -> None:
