@@ -50,7 +50,7 @@ def test_nothing_is_found_where_all_holds() -> None:
         ({"after": ["swaps 5", "same", "whole"]}, "does not let the administrator become root"),
         ({"after": ["swaps 5", "whole", "may"]}, "of root's is changed"),
         ({"after": ["swaps 5", "same", "whole", "may", "read out: /home/a/x"]}, "read out"),
-        ({"after": ["swaps 0", "same", "whole", "may"]}, "the adversary did nothing"),
+        ({"after": ["swaps 0", "same", "whole", "may"]}, "the adversary did not go on"),
         ({"changes": {"/etc/cron.d/evil": ["file 0644 0:0"]}}, "changed: /etc/cron.d/evil"),
         ({"changes": {"/etc/shadow": ["file 0640 1000:42"]}}, "of somebody else's now"),
         ({"changes": {"/etc/shadow": ["file 0640 0:42", "-root:*:20000"]}}, "of root's is lost"),

@@ -18,6 +18,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+CANARY = b"canary-of-root"  # is in every file of root's
 PROGRAM = b"\0-m\0minprov\0"
 NAMES = ("dhclient", "dhcpcd", "udhcpc", "NetworkManager", "systemd-networkd", "sshd", "waagent", "minprov")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIN6R3kXoWw6vvVYb2mNaTnjBz2O2tXQ4Jc0m5Zk4c7dE adversary\n"
@@ -35,7 +36,7 @@ def main() -> None:
             if place == "-":
                 pretend(chance, Path(count).parent, roots)
             else:
-                swap(chance, Path(place), roots)
+                swap(chance, Path(place), roots, Path(count).with_name("read-out"))
             swaps += 1
     finally:
         Path(count).write_text(f"{swaps}\n", encoding="ascii")
@@ -51,15 +52,23 @@ def wait_for_program() -> Path:
         time.sleep(0.002)
 
 
-def swap(chance: random.Random, place: Path, roots: list[str]) -> None:
+def look(place: Path, found: Path) -> None:
+    """Note what of root's can be read where only files of others than root are: it may be gone at the end."""
+    for path in (place, place / "authorized_keys"):
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            with open(descriptor, "rb") as stream:
+                if CANARY in stream.read():
+                    found.write_bytes(os.fsencode(path) + b"\n")
+
+
+def swap(chance: random.Random, place: Path, roots: list[str], found: Path) -> None:
     """Have something else at the place, by a rename where that can be done."""
     new = place.with_name(f"{place.name}.new")
     remove(new)
     root = chance.choice(roots)
     with suppress(OSError):
-        match chance.randrange(7):
-            case 0:
-                new.symlink_to(root)
+        match chance.randrange(15):
             case 1:
                 os.link(root, new)  # refused where fs.protected_hardlinks is on
             case 2:
@@ -72,9 +81,13 @@ def swap(chance: random.Random, place: Path, roots: list[str]) -> None:
             case 5:
                 new.write_text(KEY, encoding="ascii")
             case 6:
+                look(place, found)
                 remove(place)
                 return
-    if any(path.is_dir() and not path.is_symlink() for path in (new, place)):
+            case _:  # what does most harm where it is followed
+                new.symlink_to(root)
+    look(place, found)
+    if any(not path.is_symlink() and path.is_dir() for path in (new, place)):
         remove(place)
     with suppress(OSError):
         new.rename(place)
@@ -83,7 +96,7 @@ def swap(chance: random.Random, place: Path, roots: list[str]) -> None:
 def remove(path: Path) -> None:
     """Remove whatever is there, if it can be removed."""
     with suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
+        if not path.is_symlink() and path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()

@@ -38,10 +38,11 @@ ROOTS = re.compile(
     r"|/var/lib/(minprov|hyperv)(/.*)?|/run/(sshd|minprov.*)|/etc/ssh/ssh_host_.*|/home"
 )
 # Of root's, what an adversary would like to have, to change, or to have changed.
-TARGETS = ("/etc/shadow", "/etc/precious", "/etc/cron.d", "/etc/sudoers", "/root/private", "/etc/ssh", "/etc/passwd")
+TARGETS = ("/etc/shadow", "/etc/precious", "/root/private/notes", "/root/private", "/etc/cron.d", "/etc/ssh")
 WATCHED = "/etc/precious /root/private /etc/cron.d /etc/ssh /etc/sudoers /etc"
 PREPARE = f"""
 echo {CANARY} >/etc/precious; chmod 600 /etc/precious
+echo '{CANARY}:*:20000:0:99999:7:::' >>/etc/shadow
 mkdir -p -m 700 /root/private; echo {CANARY} >/root/private/notes; echo {CANARY} >/root/private/authorized_keys
 mkdir -p -m 755 /srv/adversary /etc/cron.d
 stat --format='%n %U %a' {WATCHED} >/srv/before
@@ -52,6 +53,7 @@ END
 AFTER = f"""
 kill $(cat /srv/adversary.pid) 2>/dev/null
 for i in $(seq 50); do [ -e /srv/adversary/count ] && break; sleep 0.1; done
+sed 's/^/read out: /' /srv/adversary/read-out 2>/dev/null
 echo swaps $(cat /srv/adversary/count); tail -n 1 /srv/adversary.log
 stat --format='%n %U %a' {WATCHED} | cmp - /srv/before && echo same
 grep -qx {CANARY} /etc/precious && echo whole
@@ -101,8 +103,8 @@ def judge(attack: Attack, result: dict[str, Any]) -> Held:
     broken += _changed(seen)
     broken += _keys(attack, seen)
     if by_adversary:
-        if not swaps:
-            broken.append(f"the adversary did nothing: {after}")
+        if not swaps or any("Error" in line for line in after):
+            broken.append(f"the adversary did not go on: {after}")
         if not {"same", "whole"}.issubset(after):
             broken.append(f"of root's is changed: {after}")
         broken += [line for line in after if line.startswith("read out")]

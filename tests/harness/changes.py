@@ -56,7 +56,7 @@ def take_snapshot(layers: Iterable[Layer]) -> Snapshot:
     found = {}
     for layer in layers:
         for path in _walk(layer.upper):
-            with suppress(FileNotFoundError, NotADirectoryError):  # somebody beside the program took it away
+            with suppress(OSError):  # somebody beside the program took it away, or put something else there
                 found[layer.place.rstrip("/") + path[len(layer.upper) :]] = _look(path)
     return found
 
