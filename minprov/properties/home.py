@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SKELETON = "/etc/skel"
+OPEN_ABOVE = "others may write to the directory above it"
 
 
 def find_lack(system: System, account: Account) -> str | None:
@@ -96,7 +97,8 @@ def _set_aside_what_is_left_over(system: System, account: Account) -> None:
         return
     saved = f"{name}.of-uid-{owner}"
     with system.directory(parent) as directory:
-        _require_held_by_root(directory, account)
+        if not is_held_by_root(directory):
+            raise _refusal(account, OPEN_ABOVE)
         if _exists(saved, directory):
             raise _refusal(account, f"it is left over from uid {owner}, and so is {saved}")
         os.rename(name, saved, src_dir_fd=directory, dst_dir_fd=directory)
@@ -117,26 +119,37 @@ def _set_aside_keys(home: int, account: Account) -> None:
 
 def _make(system: System, account: Account, mode: int) -> None:
     parent, name = os.path.split(account.home)
-    temporary = f".{name}.minprov"
+    workshop = f".{name}.minprov"
     with system.directory(parent, make=0o755) as directory:
-        _require_held_by_root(directory, account)
         if _exists(name, directory):
             raise _refusal(account, "it is a link that leads nowhere")
-        place = f"/proc/self/fd/{directory}/{temporary}"
-        _remove(place)
+        if is_held_by_root(directory):
+            _remove(f"/proc/self/fd/{directory}/{workshop}")
+        elif os.fstat(directory).st_uid != os.geteuid():
+            raise _refusal(account, OPEN_ABOVE)
+        # Nobody else can enter it, and change what is being made, until it is whole: not even where others may write to
+        # the directory above, and may move it about.
+        with suppress(FileExistsError):  # of a run that was killed
+            os.mkdir(workshop, 0o700, dir_fd=directory)
+        inside = os.open(workshop, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        place = f"/proc/self/fd/{inside}/home"
         try:
-            # Nobody can enter it, and change what is being made, until it is whole.
+            found = os.fstat(inside)
+            if (found.st_uid, stat.S_IMODE(found.st_mode)) != (os.geteuid(), 0o700):
+                raise _refusal(account, f"somebody else's directory is in the place of its draft, {workshop}")
+            _remove(place)
             os.mkdir(place, 0o700)
             skeleton = system.path(SKELETON)
             if os.path.isdir(skeleton):
                 _copy(skeleton, place, account)
             os.chmod(place, mode)
             _hand_over(place, account)
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        except OSError:
+            os.rename("home", name, src_dir_fd=inside, dst_dir_fd=directory)
+            sync(".", directory)
+        finally:
             _remove(place)
-            raise
-        sync(".", directory)
+            os.close(inside)
+            os.rmdir(workshop, dir_fd=directory)
 
 
 def _copy(skeleton: str, place: str, account: Account) -> None:
@@ -177,11 +190,6 @@ def _exists(name: str, directory: int) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _require_held_by_root(directory: int, account: Account) -> None:
-    if not is_held_by_root(directory):
-        raise _refusal(account, "others may write to the directory above it")
 
 
 def _refusal(account: Account, detail: str) -> ProvisioningError:
