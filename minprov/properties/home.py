@@ -145,11 +145,11 @@ def _make(system: System, account: Account, mode: int) -> None:
             os.chmod(place, mode)
             _hand_over(place, account)
             os.rename("home", name, src_dir_fd=inside, dst_dir_fd=directory)
-            sync(".", directory)
         finally:
             _remove(place)
             os.close(inside)
             os.rmdir(workshop, dir_fd=directory)
+        sync(".", directory)
 
 
 def _copy(skeleton: str, place: str, account: Account) -> None:
