@@ -160,10 +160,10 @@ def kvm_works() -> bool:
 
     Raises: ProvisioningError(TOOL_NOT_FOUND) without QEMU.
     """
+    qemu = find_tool(_PC[0])
     with open("/proc/cpuinfo", encoding="utf-8") as stream:  # the bit by which every hypervisor shows itself
         if any(line.startswith("flags") and "hypervisor" in line.split() for line in stream):
             return False
-    qemu = find_tool(_PC[0])
     trial = (qemu, *_PC[1:], "-accel", "kvm", "-monitor", "stdio")
     return subprocess.run(trial, input=b"quit\n", capture_output=True, check=False).returncode == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ ADMINISTRATOR = Connection("azureuser", "203.0.113.9", "203.0.113.9", "10.0.0.4"
 GROUPS = ("adm", "sudo", "wheel")
 """Those that minprov puts the administrator into, where they exist (setting user.groups)."""
 ALIVE = 180
-MAX_INCLUDED = 1000
+MAX_TIMES = 10
+"""A file that is read more often includes itself."""
 SUDO = ("/usr/bin/sudo", "/usr/sbin/sudo", "/bin/sudo", "/usr/bin/doas")
 
 
@@ -125,13 +127,12 @@ def _sudo_lines(subject: Subject) -> list[sudoers.Line]:
 
 
 def _bounded(tree: Tree) -> Callable[[str], str | None]:
-    """Return a function that reads files, up to a number: those that include themselves twice never end."""
-    left = MAX_INCLUDED
+    """Return a function that reads files, and refuses one that includes itself."""
+    times: Counter[str] = Counter()
 
     def read(path: str) -> str | None:
-        nonlocal left
-        left -= 1
-        if left < 0:
+        times[path] += 1
+        if times[path] > MAX_TIMES:
             raise ProvisioningError(Reason.IMAGE_UNREADABLE, path=path, detail="files include each other without end")
         return tree.text(path)
 
