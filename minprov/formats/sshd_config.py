@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 CONFIG = "/etc/ssh/sshd_config"
@@ -63,12 +62,9 @@ class Line(NamedTuple):
 def read_lines(files: Files, path: str = CONFIG) -> list[Line]:
     """Return all lines of the configuration, those of included files at the place of their Include.
 
-    Where files include one another without end, the lines up to there: sshd does not start with such files.
+    A file that includes itself, with which sshd does not start, is read once.
     """
-    lines: list[Line] = []
-    with suppress(RecursionError):
-        lines.extend(_read(files, path, None, 0))
-    return lines
+    return list(_read(files, path, None, ()))
 
 
 def find_line(lines: Sequence[Line], keyword: str, connection: Connection, groups: Iterable[str]) -> Line | None:
@@ -226,10 +222,12 @@ def _matches_any(patterns: str, matches_one: Callable[[str], bool]) -> bool:
     return found
 
 
-def _read(files: Files, pattern: str, match: tuple[tuple[str, str], ...] | None, depth: int) -> Iterator[Line]:
-    if depth > MAX_DEPTH:
-        raise RecursionError
+def _read(
+    files: Files, pattern: str, match: tuple[tuple[str, str], ...] | None, above: tuple[str, ...]
+) -> Iterator[Line]:
     for path, text in files(pattern):
+        if path in above or len(above) > MAX_DEPTH:
+            continue
         block = match  # a Match block ends with its file
         for number, written in enumerate(text.splitlines(), 1):
             keyword, arguments = split_line(written)
@@ -237,7 +235,7 @@ def _read(files: Files, pattern: str, match: tuple[tuple[str, str], ...] | None,
                 block = (*(match or ()), *_criteria(arguments))
             elif keyword == "include":
                 for argument in arguments:
-                    yield from _read(files, _absolute(argument), block, depth + 1)
+                    yield from _read(files, _absolute(argument), block, (*above, path))
             elif keyword:
                 yield Line(path, number, ALIASES.get(keyword, keyword), arguments, block)
 

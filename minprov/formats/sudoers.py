@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 SUDOERS = "/etc/sudoers"
@@ -41,12 +40,9 @@ class Line(NamedTuple):
 def read_lines(read: Read, list_directory: ListDirectory, path: str = SUDOERS) -> list[Line]:
     """Return all lines in the order in which sudo reads them; of rules that apply to a user the last one counts.
 
-    Where files include one another without end, the lines up to there: sudo does not work with such files.
+    A file that includes itself, with which sudo does not work, is read once.
     """
-    lines: list[Line] = []
-    with suppress(RecursionError):
-        lines.extend(_read(read, list_directory, path, 0))
-    return lines
+    return list(_read(read, list_directory, path, ()))
 
 
 def includes(lines: Sequence[Line], path: str) -> bool:
@@ -78,12 +74,11 @@ def find_default(lines: Sequence[Line], setting: str) -> Line | None:
     return found
 
 
-def _read(read: Read, list_directory: ListDirectory, path: str, depth: int) -> Iterator[Line]:
-    if depth > MAX_DEPTH:
-        raise RecursionError
-    text = read(path)
+def _read(read: Read, list_directory: ListDirectory, path: str, above: tuple[str, ...]) -> Iterator[Line]:
+    text = read(path) if path not in above and len(above) <= MAX_DEPTH else None
     if text is None:
         return
+    below = (*above, path)
     for number, written in _logical_lines(text):
         include = INCLUDE.match(written)
         if include is None:
@@ -94,11 +89,11 @@ def _read(read: Read, list_directory: ListDirectory, path: str, depth: int) -> I
         if not target.startswith("/"):
             target = f"{path.rpartition('/')[0]}/{target}"
         if include[1] == "include":
-            yield from _read(read, list_directory, target, depth + 1)
+            yield from _read(read, list_directory, target, below)
             continue
         for name in sorted(list_directory(target)):
             if is_read_from_directory(name):
-                yield from _read(read, list_directory, f"{target.rstrip('/')}/{name}", depth + 1)
+                yield from _read(read, list_directory, f"{target.rstrip('/')}/{name}", below)
 
 
 def _is_comment(text: str) -> bool:

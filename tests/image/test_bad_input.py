@@ -133,9 +133,11 @@ def test_a_configuration_that_is_a_link_is_unknown(tree: Path, tmp_path: Path) -
     assert found(outcome_of(tree), "minprov-toml") == [(Severity.UNKNOWN, "not judged: it is a link")]
 
 
-def test_files_that_include_themselves_end(tree: Path) -> None:
-    (tree / "etc/sudoers.d/loop").write_text("@include /etc/sudoers.d/loop\n@include /etc/sudoers.d/loop\n")
-    (tree / "etc/ssh/sshd_config").write_text("Include /etc/ssh/sshd_config\nInclude /etc/ssh/sshd_config\n")
+def test_files_that_include_others_twice_and_again_end(tree: Path) -> None:
+    for number in range(15):
+        (tree / f"etc/sudoers.d/at{number}").write_text(f"@include /etc/sudoers.d/at{number + 1}\n" * 2)
+        (tree / f"etc/ssh/at{number}").write_text(f"Include /etc/ssh/at{number + 1}\n" * 2)
+    (tree / "etc/ssh/sshd_config").write_text("Include /etc/ssh/at0\n")
     outcome = outcome_of(tree)
     assert found(outcome, "sudo-password")[0][0] is Severity.UNKNOWN
     assert found(outcome, "sshd-login")[0][0] is Severity.UNKNOWN
