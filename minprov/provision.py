@@ -196,7 +196,7 @@ class Run:
             plan = plan_provisioning(evidence, self._options)
         self.result.plan = plan
         for note in plan.notes:
-            self.result.note(note)
+            self.result.note(note, level=logging.INFO)  # what was asked for, and how it is understood
         return plan
 
     def _compare(self, evidence: Evidence) -> None:

@@ -101,11 +101,11 @@ class Result:
         self.spans = spans if spans is not None else []
         self.error = error
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, level: int = logging.WARNING) -> None:
         """Keep, and log, what a reader should know although nothing failed for it; `MAX_NOTES` at most."""
         if text not in self.notes and len(self.notes) < MAX_NOTES:
             self.notes.append(text)
-            logger.warning("%s", text)
+            logger.log(level, "%s", text)
 
 
 def to_document(result: Result) -> dict[str, Any]:
