@@ -44,7 +44,9 @@ def parse_ovf_env(data: bytes) -> OvfEnv:
         ProvisioningError: OVF_PARSE if it is no acceptable XML, OVF_FOREIGN if it is not Azure's, OVF_INVALID if it has
             not the sections that it should have, or does not say whether the VM is one of a pool.
     """
-    environment = parse_document(data, AZURE_NAMESPACE, malformed=Reason.OVF_PARSE, invalid=Reason.OVF_INVALID)
+    environment = parse_document(
+        _without_padding(data), AZURE_NAMESPACE, malformed=Reason.OVF_PARSE, invalid=Reason.OVF_INVALID
+    )
     section = environment.child("ProvisioningSection")
     if section is None:
         raise ProvisioningError(Reason.OVF_FOREIGN, element="ProvisioningSection", detail="missing")
@@ -74,11 +76,12 @@ def parse_ovf_env(data: bytes) -> OvfEnv:
 
 
 def redact(data: bytes) -> bytes:
-    """Return the ovf-env with `REDACTED` for every password, in whatever way it was written, and all else as it was.
+    """Return the ovf-env, without padding, with `REDACTED` for every password, however written, and all else as it was.
 
     Raises:
         ProvisioningError: OVF_PARSE if it is no acceptable XML: what cannot be read cannot be redacted.
     """
+    data = _without_padding(data)
     passwords = _PasswordElements()
     feed(passwords.parser, data, Reason.OVF_PARSE)
     pieces: list[bytes] = []
@@ -89,6 +92,11 @@ def redact(data: bytes) -> bytes:
         pieces += data[kept:start], ATTRIBUTE.sub(_namespace_only, tag[0]), REDACTED.encode() if has_content else b""
         kept = end
     return b"".join((*pieces, data[kept:]))
+
+
+def _without_padding(data: bytes) -> bytes:
+    """Return the document without what tools that fill a disc's blocks leave around it; XML allows neither."""
+    return data.lstrip(b" \t\r\n").rstrip(b"\0")
 
 
 def _namespace_only(attribute: re.Match[bytes]) -> bytes:

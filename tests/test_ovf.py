@@ -322,7 +322,7 @@ BOMB = (
         b"<Environment>",
         ovf_env()[:-1],
         ovf_env() + b"<x/>",
-        ovf_env() + b"\0" * 2048,
+        ovf_env().replace(b"vm", b"v\0m"),
         ovf_env().replace(b"vm", b"&nbsp;"),
         ovf_env().replace(b"vm", b"\xff"),
         ovf_env().replace(b"vm", b"&#0;"),
@@ -489,3 +489,12 @@ def test_any_bytes_are_a_value_or_a_provisioning_error(data: bytes) -> None:
         except ProvisioningError as error:
             assert error.reason.name.startswith(("OVF_", "INVALID_"))
             assert "Corr" not in str(error)
+
+
+@pytest.mark.parametrize("before", [b"", b"\n", b" \r\n\t"])
+@pytest.mark.parametrize("after", [b"", b"\0", b"\0" * 512])
+def test_padding_around_the_document_is_passed_over(before: bytes, after: bytes) -> None:
+    document = ovf_env("<wa:UserName>azureuser</wa:UserName><wa:UserPassword>pass</wa:UserPassword>")
+    padded = before + document + after
+    assert parse_ovf_env(padded).username == parse_ovf_env(document).username == "azureuser"
+    assert redact(padded) == redact(document)
