@@ -87,6 +87,7 @@ def test_the_document_has_a_row_for_each_attack_and_all_held() -> None:
     assert all(row[-1] == "all |" for row in rows)
 
 
+@pytest.mark.root
 def test_an_adversary_swaps_while_the_program_runs(tmp_path: Path) -> None:
     place, count = tmp_path / "place", tmp_path / "count"
     adversary = subprocess.Popen([sys.executable, str(ADVERSARY), "1", str(count), str(place), str(tmp_path / "root")])

@@ -17,6 +17,7 @@ from minprov.errors import ProvisioningError, Reason
 from tests.duties.sysfs import DATA, GENERATION_2, LOCAL_2, REMOTE, Tree
 
 
+@pytest.mark.root  # the rule's file is root's
 def test_time_outs_that_are_too_short_are_raised_and_larger_ones_stay(tmp_path: Path) -> None:
     tree = Tree(tmp_path / "sys")
     tree.scsi("sda", GENERATION_2, 0, 0)
@@ -46,6 +47,7 @@ def test_a_rule_never_lowers_a_value() -> None:
     assert "nvme" not in text
 
 
+@pytest.mark.root  # the rule's file is root's
 def test_a_time_out_that_the_kernel_does_not_take_is_a_failure(tmp_path: Path) -> None:
     tree = Tree(tmp_path / "sys")
     tree.scsi("sda", GENERATION_2, 0, 0)
