@@ -279,6 +279,7 @@ class Machine:
 
     def __init__(self, image: Image, *, tree: bool) -> None:
         self.program = image.program
+        self.privileged = image.privileged
         self.sandbox = image.sandbox
         self.root = f"{image.directory}/root"
         self._space = f"{image.directory}/machine"
