@@ -126,6 +126,14 @@ class System:
             raise file_error(error, path) from error
         await self.restore_label(path)
 
+    async def take_back(self, before: dict[str, bytes | None]) -> None:
+        """Have files of root's be again as they were, by their paths; None is for one that was not there."""
+        for path, contents in before.items():
+            if contents is None:
+                await self.remove(path)
+            elif self.read(path) != contents:
+                await self.replace(path, contents, mode=stat.S_IMODE(os.stat(self.path(path)).st_mode))
+
     async def note(self, *effects: Effect) -> None:
         """Have the journal say what is about to be done."""
         try:

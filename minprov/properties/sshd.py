@@ -79,7 +79,7 @@ async def converge(system: System, action: ConfigureSshd) -> None:
         await _put_in_place(system, sshd, action, answers)
         await run_tool([*sshd, "-t"])
     except ProvisioningError:
-        await _take_back(system, before)
+        await system.take_back(before)
         raise
     _reload()
 
@@ -195,17 +195,6 @@ async def _try(system: System, sshd: list[str], config: bytes) -> None:
         await run_tool([*sshd, "-t", "-f", DRAFT])
     finally:
         await system.remove_own(DRAFT)
-
-
-async def _take_back(system: System, before: dict[str, bytes | None]) -> None:
-    for path, contents in before.items():
-        if system.read(path) == contents:
-            continue
-        if contents is None:
-            await system.remove(path)
-        else:
-            mode = stat.S_IMODE(os.stat(system.path(path)).st_mode)
-            await system.replace(path, contents, mode=mode)
 
 
 def _reload() -> None:

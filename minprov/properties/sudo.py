@@ -6,6 +6,7 @@ directory's files is read, /etc/sudoers includes the file at its end.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from functools import partial
@@ -28,6 +29,8 @@ OTHERS_PASSWORD = ("targetpw", "rootpw", "runaspw")
 TERMINAL = "requiretty"
 # What an early sudo-rs says, which has no option -U: it goes by its file then.
 UNKNOWN_OPTION = ("usage:", "invalid option", "unrecognized option")
+# Not "-q", which keeps back what the fault is. Of a file that is named visudo asks for no mode that sudo does not.
+CHECK = ("-c", "-f")
 UNASKED = Listing((), everything=True, no_password=True)
 # As the first word of a rule such a name is an alias, if there is one, or an address; a uid is neither. sudoers(5)
 ADDRESS_CHARACTERS = frozenset("0123456789.")
@@ -55,6 +58,7 @@ async def inspect(system: System, action: GrantSudo) -> Inspection:
     contents = system.read(action.path)
     if account is None or contents is None:
         if asks and system.look_only:
+            await _check(system, system.own_tool("visudo"))
             await _ask(system, sudo, action, "root")
         return Inspection(False, "no account" if account is None else "no file")
     found = os.stat(system.path(action.path))
@@ -81,21 +85,66 @@ async def converge(system: System, action: GrantSudo) -> None:
         return
     if account is None:
         return
-    _close_directory(system, os.path.dirname(action.path))
-    await _replace(system, action.path, _rule(action, account, ()), MODE)
-    if not system.live:
-        return
-    listing = await _ask(system, sudo, action, action.username)
+    before = {path: system.read(path) for path in (action.path, SUDOERS)}
+    try:
+        listing = await _put_in_place(system, sudo, action, account)
+    except ProvisioningError:
+        await system.take_back(before)
+        raise
+    if fault := _fault(listing, action):
+        raise _refusal(system, action, account, fault)
+
+
+async def _put_in_place(system: System, sudo: list[str], action: GrantSudo, account: Account) -> Listing:
+    """Write the rule where it counts, and return what sudo says then.
+
+    Raises `ProvisioningError` where visudo finds a fault in sudo's configuration, before or after, or sudo does.
+    """
+    write = partial(_write, system, sudo, action)
+    listing = await write(action.path, _rule(action, account, ()), MODE)
     if any(listing.is_on(flag) for flag in (*OTHERS_PASSWORD, TERMINAL)):
-        await _replace(system, action.path, _rule(action, account, _said(listing)), MODE)
-        listing = await _ask(system, sudo, action, action.username)
+        listing = await write(action.path, _rule(action, account, _said(listing)), MODE)
     sudoers = system.read(SUDOERS)
     if _fault(listing, action) and sudoers is not None and not _includes_last(system, action):
         mode = stat.S_IMODE(os.stat(system.path(SUDOERS)).st_mode)
-        await _replace(system, SUDOERS, sudoers.rstrip(b"\n") + b"\n" + _include(action), mode)
-        listing = await _ask(system, sudo, action, action.username)
-    if fault := _fault(listing, action):
-        raise _refusal(system, action, account, fault)
+        listing = await write(SUDOERS, sudoers.rstrip(b"\n") + b"\n" + _include(action), mode)
+    return listing
+
+
+async def _write(system: System, sudo: list[str], action: GrantSudo, path: str, contents: bytes, mode: int) -> Listing:
+    visudo = system.own_tool("visudo")
+    if visudo:
+        await _try(system, visudo, path, contents)
+    _close_directory(system, os.path.dirname(action.path))
+    await system.replace(path, contents, mode=mode)
+    checked = _check(system, visudo)
+    if not system.live:
+        await checked
+        return UNASKED
+    listing, _ = await asyncio.gather(_ask(system, sudo, action, action.username), checked)
+    return listing
+
+
+async def _try(system: System, visudo: list[str], path: str, contents: bytes) -> None:
+    """Have visudo read the whole as it is to be, before any of it is in place; raises TOOL_FAILED with what it says.
+
+    A fault that the image's own files have is found here, too: it is named by file and line, and nothing was changed.
+    """
+    if path != SUDOERS and system.exists(SUDOERS):
+        contents = f"#include {SUDOERS}\n".encode() + contents
+    # By a name with a dot, which sudo passes over; sudo-rs' visudo reads no standard input.
+    directory, name = os.path.split(path)
+    draft = f"{directory}/.{name}.draft"
+    await system.replace_own(draft, contents, mode=MODE)
+    try:
+        await run_tool([*visudo, *CHECK, draft])
+    finally:
+        await system.remove_own(draft)
+
+
+async def _check(system: System, visudo: list[str] | None) -> None:
+    if visudo and system.exists(SUDOERS):
+        await run_tool([*visudo, *CHECK, SUDOERS])
 
 
 async def _ask(system: System, sudo: list[str], action: GrantSudo, username: str) -> Listing:
@@ -185,20 +234,6 @@ def _close_directory(system: System, directory: str) -> None:
     path = system.path(directory)
     if os.path.isdir(path) and (mode := stat.S_IMODE(os.stat(path).st_mode)) & 0o022:
         os.chmod(path, mode & ~0o022)
-
-
-async def _replace(system: System, path: str, contents: bytes, mode: int) -> None:
-    """Have the file checked by visudo, where there is one, beside its place, and put it there."""
-    if visudo := system.own_tool("visudo"):
-        # By a name with a dot, which sudo passes over; sudo-rs' visudo reads no standard input.
-        directory, name = os.path.split(path)
-        draft = f"{directory}/.{name}.draft"
-        await system.replace_own(draft, contents, mode=mode)
-        try:
-            await run_tool([*visudo, "-c", "-q", "-f", draft])
-        finally:
-            await system.remove_own(draft)
-    await system.replace(path, contents, mode=mode)
 
 
 def _said(listing: Listing) -> tuple[str, ...]:
