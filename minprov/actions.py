@@ -142,6 +142,15 @@ class ExecuteCustomData(NamedTuple):
     username: str | None = None
 
 
+class RunDuty(NamedTuple):
+    """Run the program of a duty that is required, and wait for its end."""
+
+    program: str
+    unit: str
+    """What runs it with systemd; where there is none, this process does."""
+    state_dir: str
+
+
 class PrepareWaagent(NamedTuple):
     """Leave behind what makes a waagent that stays for extensions find this VM provisioned."""
 
@@ -170,6 +179,7 @@ Action = (
     | GrantSudo
     | LockRootPassword
     | StoreFile
+    | RunDuty
     | ExecuteCustomData
     | PrepareWaagent
     | EjectMedia

@@ -26,6 +26,7 @@ from minprov.actions import (
     Policy,
     PrepareWaagent,
     PublishHostname,
+    RunDuty,
     SetHostname,
     SetPassword,
     StoreFile,
@@ -47,6 +48,7 @@ from minprov.properties import (
     password,
     proxy_agent,
     published_hostname,
+    required_duty,
     root_password,
     sshd,
     stored_file,
@@ -84,6 +86,7 @@ HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
     GrantSudo: (sudo.inspect, sudo.converge),
     LockRootPassword: (root_password.inspect, root_password.converge),
     StoreFile: (stored_file.inspect, stored_file.converge),
+    RunDuty: (required_duty.inspect, required_duty.converge),
     ExecuteCustomData: (custom_data_run.inspect, custom_data_run.converge),
     PrepareWaagent: (waagent.inspect, waagent.converge),
     EjectMedia: (eject_media.inspect, eject_media.converge),
@@ -100,7 +103,9 @@ NEEDS: dict[type[Action], tuple[type[Action], ...]] = {
     LockRootPassword: (EnsureUser, SetPassword, WriteAuthorizedKeys, ConfigureSshd, GrantSudo),
     # waagent may be waiting for nothing but this.
     PrepareWaagent: (SetHostname, EnsureUser, SetPassword, WriteAuthorizedKeys, ConfigureSshd, GrantSudo),
-    ExecuteCustomData: (SetHostname, EnsureUser, SetPassword, WriteAuthorizedKeys, GrantSudo, StoreFile),
+    # It may have something for the user, and reads in the ovf-env what.
+    RunDuty: (EnsureUser, StoreFile),
+    ExecuteCustomData: (SetHostname, EnsureUser, SetPassword, WriteAuthorizedKeys, GrantSudo, StoreFile, RunDuty),
 }
 
 

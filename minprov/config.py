@@ -10,7 +10,7 @@ only where a file has one of its tables. To add a duty: name its tables in `DUTI
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from typing import Any, NamedTuple
@@ -90,6 +90,15 @@ class Loop(Enum):
     ASYNCIO = "asyncio"
 
 
+class Duty(NamedTuple):
+    """A duty's table whose policy is not off, and what runs it: its program, with systemd by a unit of its own."""
+
+    table: str
+    policy: Policy
+    program: str
+    unit: str
+
+
 class Options(NamedTuple):
     """Every setting, with its default in force until a file or a flag says otherwise."""
 
@@ -133,6 +142,8 @@ class Options(NamedTuple):
     console: str = "/dev/console"
     kvp_pool: str = "/var/lib/hyperv/.kvp_pool_1"
     check_ignore: tuple[str, ...] = ()
+    duties: tuple[Duty, ...] = ()
+    """No setting: the duties that the files switch on by tables of their own."""
 
 
 class Setting(NamedTuple):
@@ -153,6 +164,8 @@ class Schema(NamedTuple):
 
     options: Any
     settings: Mapping[str, Setting]
+    unit: str = ""
+    """What runs a duty before Ready with systemd, where the sandbox of minprov.service is too narrow for it."""
 
     def default(self, setting: Setting) -> object:
         """Return what is in force until a file says otherwise."""
@@ -262,7 +275,8 @@ def load(path: str | None = None, **flags: object) -> Options:
     `path` replaces the default file and must exist then; ``PATH.d/*.toml`` is read after it, in order of name.
     Raises `ProvisioningError` with `Reason.CONFIG_INVALID`.
     """
-    options = Options(**{**_read_files(path).get(None, {}), **flags})
+    values = _read_files(path)
+    options = Options(**{**values.pop(None, {}), **flags}, duties=tuple(_switched_on(values)))
     for key in ("sources.imds-url", "sources.wireserver-url"):
         url = getattr(options, SETTINGS[key].field)
         if not url.startswith("http://") or not url.removeprefix("http://").strip("/"):
@@ -277,6 +291,15 @@ def load_duty(duty: str, path: str | None = None) -> Any:  # noqa: ANN401  # the
     """Return the options in force of a duty, as `load` does those of the first boot."""
     values = _read_files(path).get(duty, {})
     return schema_of(duty).options(**values)
+
+
+def _switched_on(values: Mapping[str | None, dict[str, Any]]) -> Iterator[Duty]:
+    for table, duty in DUTIES.items():
+        if duty in values:
+            schema = schema_of(duty)
+            policy = schema.options(**values[duty])._asdict()[schema.settings[f"{table}.policy"].field]
+            if policy is not Policy.OFF:
+                yield Duty(table, policy, duty.replace("_", "-"), schema.unit)
 
 
 def schema_of(duty: str | None) -> Schema:

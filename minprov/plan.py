@@ -22,6 +22,7 @@ from minprov.actions import (
     Policy,
     PrepareWaagent,
     PublishHostname,
+    RunDuty,
     SetHostname,
     SetPassword,
     StoreFile,
@@ -76,7 +77,8 @@ def plan_provisioning(evidence: Evidence, options: Options) -> Plan:
     choice = choose(evidence, options)
     if asks_nothing(evidence):
         note = "nothing was asked for: there is no disc, and IMDS has neither a host name, nor a user, nor keys"
-        return Plan(choice.properties, tuple(_plan_user_data(choice, options)), None, (note, *choice.notes))
+        steps = (*_plan_user_data(choice, options), *plan_duties(options))
+        return Plan(choice.properties, steps, None, (note, *choice.notes))
     keeps_account = _keeps_account(choice, evidence, options)
     _require_properties(choice, evidence, options, keeps_account=keeps_account)
     return Plan(
@@ -113,6 +115,15 @@ def _given_data(choice: Choice, options: Options) -> Iterator[tuple[str, Chosen[
 def plan_ejection(device: str, options: Options) -> Step:
     """Return the step that gives the disc back, which is due once everything else is on record as applied."""
     return Step("eject-media", device, options.eject, EjectMedia(device=device), Phase.AFTER_READY)
+
+
+def plan_duties(options: Options) -> Iterator[Step]:
+    """Yield a step for the program of each duty that is required; what is best-effort comes after Ready."""
+    required = [duty for duty in options.duties if duty.policy is Policy.REQUIRED]
+    for program in dict.fromkeys(duty.program for duty in required):
+        tables = [duty for duty in required if duty.program == program]
+        run = RunDuty(program=program, unit=tables[0].unit, state_dir=options.state_dir)
+        yield Step(f"run-{program}", ", ".join(duty.table for duty in tables), Policy.REQUIRED, run)
 
 
 def _refuse_preprovisioned(evidence: Evidence) -> None:
@@ -177,6 +188,8 @@ def _plan_steps(choice: Choice, evidence: Evidence, options: Options, *, keeps_a
     else:
         yield from _refuse(choice, "username", "ensure-user", "", _strictest(options))
     yield from _plan_documents(choice, evidence, options)
+    yield from plan_duties(options)
+    yield from _plan_program(choice, options)
     if options.other_provisioners is OnOtherProvisioner.PREPARE:
         prepare = PrepareWaagent(
             hostname=properties.hostname and properties.hostname.value,
@@ -278,7 +291,6 @@ def _plan_documents(choice: Choice, evidence: Evidence, options: Options) -> Ite
     if evidence.redacted_ovf_env is not None:
         document = StoreFile(path=f"{options.state_dir}/ovf-env.xml", contents=evidence.redacted_ovf_env)
         yield Step("store-ovf-env", document.path, options.ovf_env, document)
-    yield from _plan_program(choice, options)
 
 
 def _plan_program(choice: Choice, options: Options) -> Iterator[Step]:

@@ -38,7 +38,7 @@ from minprov.machine.system import System
 from minprov.model import Evidence
 from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
-from minprov.plan import Plan, Step, plan_ejection, plan_provisioning
+from minprov.plan import Plan, Step, plan_duties, plan_ejection, plan_provisioning
 from minprov.properties import custom_data_run, root_password, waagent, withdrawal
 from minprov.properties.host_key_fingerprints import read_fingerprints
 from minprov.reporting import Reporting, first_of
@@ -151,6 +151,7 @@ class Run:
     async def _finish_earlier_run(self, transport: Transport, sources: Sources | None) -> None:
         """Do what a run has left to do that was ended once everything had been applied."""
         logger.info("applied by an earlier run: only the report is due")
+        await self._apply(tuple(plan_duties(self._options)))  # which hold for one boot alone
         await self._report_ready(transport, sources)
         self._drive = await find_drive(self._options)
         self.result.outcome = Outcome.ALREADY_PROVISIONED

@@ -70,7 +70,8 @@ in force.
 A policy is `required` (Ready is reported only if it holds), `best-effort` (it is tried, and a failure is in the report)
 or `off`. With every policy `off` minprov reports Ready and does nothing else.
 
-What Ready does not depend on is done by programs of their own, each with tables in the same files and a page:
+Other duties are done by programs of their own, for which Ready does not wait unless a policy is `required`. Each has
+tables in the same files and a page:
 [the temporary disk, swap, and the time-outs of disks](resource-disk.md), [certificates](certificates.md).
 
 ```toml

@@ -81,7 +81,7 @@ INSIDE = {
         {"files", "manifest", "markers"},
         {"journal"},
         {"system"},
-        {"account_locks", "provisioners"},
+        {"account_locks", "duty_record", "provisioners"},
     ),
     "network": (
         {"deferred", "event_loop", "retry", "routes"},
@@ -110,6 +110,7 @@ INSIDE = {
             "host_keys",
             "proxy_agent",
             "published_hostname",
+            "required_duty",
             "sshd",
             "stored_file",
             "sudo",

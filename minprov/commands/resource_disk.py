@@ -54,7 +54,7 @@ async def _run(options: Any, state_dir: str, *, dry_run: bool) -> dict[str, Any]
     here = Here(state_dir, identity.vm_id, identity.on_azure)
     document = to_document(await run(options, here, dry_run=dry_run))
     if not dry_run:
-        await store(json.dumps(document, indent=2).encode() + b"\n", here)
+        await store(document, here)
     return document
 
 

@@ -201,8 +201,8 @@ def test_files_are_roots_alone_and_another_vms_are_removed(
         assert set((await fetch("a")).values()) == {"unchanged"}
         foreign = tmp_path / "certificates" / "0000.prv"
         foreign.touch()
-        record = json.loads((tmp_path / duty.RECORD).read_text())
-        (tmp_path / duty.RECORD).write_text(json.dumps(record | {"files": ["0000.prv"]}))
+        kept = tmp_path / "certificates.json"
+        kept.write_text(json.dumps(json.loads(kept.read_text()) | {"files": ["0000.prv"]}))
         await fetch("b")
         assert not foreign.exists()
 

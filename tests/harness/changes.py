@@ -36,7 +36,10 @@ OTHERS = (
     "*/manifest.json",
 )
 # Different in every run: that they are there, whose they are and their mode is all there is to compare.
-OF_THE_MOMENT = ("*/report.json", "*/ssh/*host_*", "*/custom-data.json", "*/.kvp_pool_1", "/mnt/trace")
+OF_THE_MOMENT = (
+    *("*/report.json", "*/ssh/*host_*", "*/.kvp_pool_1", "/mnt/trace"),
+    *("*/custom-data.json", "*/certificates.json", "*/resource-disk.json"),
+)
 
 
 class Entry(NamedTuple):

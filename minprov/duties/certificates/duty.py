@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import json
 import logging
 import os
 import stat
 import time
+from contextlib import suppress
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ from minprov.duties.certificates.settings import Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.xml_document import parse_document
 from minprov.gather import open_transport
+from minprov.machine.duty_record import path_of, read_record, shown_error, write_record
 from minprov.machine.files import file_error
 from minprov.machine.system import System
 from minprov.network.retry import retry
@@ -35,7 +36,7 @@ from minprov.wire import GOAL_STATE_PATH, HEADERS, WIRESERVER
 logger = logging.getLogger(__name__)
 
 SCHEMA = "minprov/certificates/1"
-RECORD = "certificates.json"
+PROGRAM = "certificates"
 LIMIT = 120.0
 """Seconds for WireServer, which has answered the first boot's report already."""
 CIPHERS = ("AES128_CBC", "DES_EDE3_CBC")
@@ -52,6 +53,19 @@ async def run(options: Options, base_url: str, state_dir: str, vm_id: str | None
         ProvisioningError: of WireServer, CERTIFICATES_UNREADABLE, TOOL_NOT_FOUND, WRITE_FAILED.
 
     """
+    try:
+        return await _run(options, base_url, state_dir, vm_id, dry_run=dry_run)
+    except ProvisioningError as error:
+        if not dry_run:
+            system, path = System(), path_of(state_dir, PROGRAM)
+            failed = {"schema": SCHEMA, "version": __version__, "error": shown_error(error)}
+            with suppress(ProvisioningError):
+                # What an earlier one has written stays on record, and whose it is.
+                await write_record(system, path, read_record(system, path) | failed)
+        raise
+
+
+async def _run(options: Options, base_url: str, state_dir: str, vm_id: str | None, *, dry_run: bool) -> dict[str, Any]:
     deadline = time.monotonic() + LIMIT
     system = System(look_only=dry_run)
     async with open_transport(Timeline()) as transport:
@@ -61,8 +75,8 @@ async def run(options: Options, base_url: str, state_dir: str, vm_id: str | None
     if not dry_run:
         await _remove_foreign(system, options.directory, state_dir, vm_id)
         await _write(system, options.directory, {name: wanted[name] for name in missing})
-        record = {"schema": SCHEMA, "version": __version__, "vm_id": vm_id, "files": sorted(wanted)}
-        await system.replace_own(f"{state_dir}/{RECORD}", json.dumps(record).encode() + b"\n", mode=MODE)
+        record = {"schema": SCHEMA, "version": __version__, "vm_id": vm_id, "files": sorted(wanted), "error": None}
+        await write_record(system, path_of(state_dir, PROGRAM), record)
     if nameless := keys_without_certificate(contents):
         logger.warning("%d keys have no certificate, and so no name: passed over", nameless)
     return {
@@ -157,11 +171,8 @@ async def _write(system: System, directory: str, files: dict[str, bytes]) -> Non
 
 async def _remove_foreign(system: System, directory: str, state_dir: str, vm_id: str | None) -> None:
     """Remove what a captured disk brings along of its first VM's keys."""
-    try:
-        record = json.loads(system.read(f"{state_dir}/{RECORD}") or b"{}")
-    except ValueError:
-        return
-    if not isinstance(record, dict) or record.get("vm_id") == vm_id:
+    record = read_record(system, path_of(state_dir, PROGRAM))
+    if record.get("vm_id") == vm_id:
         return
     for name in record.get("files", ()):
         await system.remove_own(f"{directory}/{os.path.basename(str(name))}")

@@ -18,6 +18,7 @@ from minprov.duties.resource_disk import disk, swap, timeouts
 from minprov.duties.resource_disk.disk import Here
 from minprov.duties.resource_disk.settings import Options
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine.duty_record import path_of, shown_error, write_record
 from minprov.machine.system import System
 from minprov.outcome.result import ActionResult, State
 from minprov.properties.inspection import Inspection
@@ -25,7 +26,7 @@ from minprov.properties.inspection import Inspection
 logger = logging.getLogger(__name__)
 
 SCHEMA = "minprov/resource-disk/1"
-RECORD, LOCK = "resource-disk.json", "resource-disk.lock"
+PROGRAM, LOCK = "resource-disk", "resource-disk.lock"
 PROBING_LIMIT = 10.0
 """Seconds for a disk that the kernel may still be looking for, where the VM is not ready without it."""
 
@@ -101,18 +102,18 @@ def to_document(results: list[ActionResult]) -> dict[str, Any]:
                 "policy": result.policy.value,
                 "verified": result.verified,
                 "detail": result.detail,
-                "error": _shown(result.error),
+                "error": shown_error(result.error),
             }
             for result in results
         ],
-        "error": _shown(failure(results)),
+        "error": shown_error(failure(results)),
     }
 
 
-async def store(document: bytes, here: Here) -> None:
+async def store(document: dict[str, Any], here: Here) -> None:
     """Keep the record; on a system whose state cannot be written there is none."""
     try:
-        await System().replace(f"{here.state_dir}/{RECORD}", document, mode=0o600)
+        await write_record(System(), path_of(here.state_dir, PROGRAM), document)
     except ProvisioningError as error:
         logger.warning("record not stored: %s", error)
 
@@ -140,9 +141,3 @@ def _wait_for_disk(options: Options, here: Here) -> None:
     deadline = time.monotonic() + PROBING_LIMIT
     while disk.find(options, here) is None and time.monotonic() < deadline:
         time.sleep(0.1)
-
-
-def _shown(error: ProvisioningError | None) -> dict[str, Any] | None:
-    if error is None:
-        return None
-    return {"reason": error.reason.phrase, "data": error.data, "exit_status": error.reason.exit_status}

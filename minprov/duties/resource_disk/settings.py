@@ -84,4 +84,4 @@ SETTINGS = {
         "rules_file", "The udev rule for disks that are attached later.", ABSOLUTE, "an absolute path without spaces"
     ),
 }
-SCHEMA = Schema(Options, SETTINGS)
+SCHEMA = Schema(Options, SETTINGS, unit="minprov-resource-disk.service")
