@@ -83,6 +83,7 @@ class Run:
         self._bounds = Bounds(options.timeout, self._timeline)
         self._drive: str | None = None
         self.result = Result(vm_id=identity.vm_id, spans=self._timeline.spans)
+        self.result.duties = options.duties
         self._reporting = Reporting(options, system, self.result, self._timeline, self._bounds, last_resort)
 
     async def provision(self, *, force: bool = False) -> Result:

@@ -10,6 +10,7 @@ from minprov.errors import ProvisioningError
 from minprov.model import Secret
 
 if TYPE_CHECKING:
+    from minprov.config import Duty
     from minprov.outcome.timeline import Span
     from minprov.plan import Plan
 
@@ -93,6 +94,7 @@ class Result:
         self.actions: tuple[ActionResult, ...] = ()
         self.notes: list[str] = []
         self.host_keys: tuple[str, ...] = ()
+        self.duties: tuple[Duty, ...] = ()
         self.reported: str | None = None
         self.is_untold = False
         """Whether there is a failure that the platform should have been told of, and was not."""
@@ -124,6 +126,10 @@ def to_document(result: Result) -> dict[str, Any]:
         "differences": result.plan and _listed(result.plan.differences),
         "notes": result.notes,
         "host_keys": list(result.host_keys),
+        "duties": [
+            {"duty": duty.table, "policy": duty.policy.value, "program": f"minprov {duty.program}"}
+            for duty in result.duties
+        ],
         "actions": [
             {
                 "action": action.action,

@@ -39,6 +39,9 @@ def render(document: dict[str, Any]) -> str:
         lines += [f"  ! the sources differ on {difference}" for difference in document["differences"] or ()]
     if document["actions"]:
         lines += ["", "Actions", render_actions(document["actions"])]
+    if duties := document.get("duties"):  # reports of earlier versions have none
+        rows = ((item["duty"], item["policy"], _when(item)) for item in duties)
+        lines += ["", "Duties", *_table(rows)]
     if document["notes"]:
         lines += ["", "Notes", *(f"  {note}" for note in document["notes"])]
     if host_keys := document.get("host_keys"):  # reports of earlier versions have none
@@ -58,6 +61,11 @@ def render_actions(actions: Iterable[dict[str, Any]]) -> str:
     """Return a line for each action of a document."""
     rows = ((item["action"], action_state(item), f"{item['target']}: {item['detail']}") for item in actions)
     return "\n".join(_table(rows))
+
+
+def _when(duty: dict[str, Any]) -> str:
+    before = "before Ready and " if duty["policy"] == "required" else ""
+    return f"{before}at every boot, by `{duty['program']}`"
 
 
 def action_state(item: dict[str, Any]) -> str:

@@ -326,6 +326,8 @@ def _settle_document(document: dict[str, Any], *, privileged: bool) -> dict[str,
     # For an ordinary user the machine is the one that the tests run on, whatever its file systems are.
     if notes := [note for note in document["notes"] if privileged or " is on tmpfs: " not in note]:
         settled["notes"] = notes
+    if document["duties"]:
+        settled["duties"] = {item["duty"]: item["policy"] for item in document["duties"]}
     settled["actions"] = {
         action["action"]: action["state"]
         + (", not verified" if action["state"] in ("changed", "unchanged") and action["verified"] is None else "")
