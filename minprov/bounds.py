@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import DEADLINE_SLACK, HEARTBEAT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from minprov.outcome.timeline import Timeline
 
 logger = logging.getLogger(__name__)
-
-SLACK = 0.5
-"""Seconds after which the deadline ends what has not ended by it: what knows the deadline itself can say more."""
-HEARTBEAT = 10.0
-"""Seconds between two lines on the console while something is waited for."""
 
 
 class Bounds:
@@ -50,7 +46,7 @@ class Bounds:
         Raises: TimeoutError, or ProvisioningError(TERMINATED), in an exception group as all that the work raises.
         """
         deadline = min(self.deadline, asyncio.get_running_loop().time() + limit)
-        async with asyncio.timeout_at(deadline + SLACK), asyncio.TaskGroup() as group:
+        async with asyncio.timeout_at(deadline + DEADLINE_SLACK), asyncio.TaskGroup() as group:
             self._work = group.create_task(work)
             if self._terminated:
                 self._work.cancel()

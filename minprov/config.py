@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 from minprov.actions import Policy
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import MAX_SECONDS, MIN_SECONDS, RUN_LIMIT
 
 CONFIG_FILE = "/etc/minprov/minprov.toml"
 MAX_CONFIG_SIZE = 1 << 20
 MAX_DEPTH = 4  # of tables; no key has as many
-MIN_SECONDS, MAX_SECONDS = 0.001, 7 * 86400.0
-"""What a time may be: timers can count no further, and less would be over before it began."""
 
 
 class OnMissing(Enum):
@@ -102,7 +101,7 @@ class Duty(NamedTuple):
 class Options(NamedTuple):
     """Every setting, with its default in force until a file or a flag says otherwise."""
 
-    timeout: float = 600.0
+    timeout: float = RUN_LIMIT
     loop: Loop = Loop.AUTO
     log_level: str = "info"
     state_dir: str = "/var/lib/minprov"

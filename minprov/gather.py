@@ -16,8 +16,8 @@ from minprov.choice import has_all, is_complete
 from minprov.config import Options
 from minprov.discs.reading import Reading, ReadMedia
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import IMDS_GRACE, MEDIA_LIMIT, MEDIA_WAIT_SHARE, NOTHING_ASKED_WAIT, PROXY_AGENT_WAIT, SOURCE_SHARE
 from minprov.machine.blocking import in_thread
-from minprov.machine.proxy_agent import WAIT as PROXY_AGENT_WAIT
 from minprov.machine.proxy_agent import find_proxy_agent
 from minprov.model import Evidence, GoalState, InstanceMetadata
 from minprov.outcome.result import Result, Source, SourceState
@@ -35,16 +35,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SOURCE_SHARE = 0.5
-"""What a source that does not answer may take of the time that is left: the rest is for applying and for the report."""
-WAIT_SHARE = 0.9
-"""Of the time for the media, how much is waited for a drive to have a disc."""
-MEDIA_LIMIT = 30.0
-"""Seconds after IMDS at which a drive that does not answer is left behind; the kernel gives each command as long."""
-NOTHING_ASKED_WAIT = 1.0
-"""Seconds after IMDS in which a drive may turn up on a VM of which IMDS says that nothing was asked for."""
-IMDS_GRACE = 2.0
-"""Seconds more for IMDS once all else is done and there is a route, where nothing required is lacking without it."""
 NOT_ANSWERED = Source(state=SourceState.SKIPPED, detail="no answer by the time the run ended or went on without it")
 # Faults of the disc, which IMDS can stand in for. An ovf-env that is there and cannot be used is another matter: it is
 # what the platform has to say, and acting on something else would be a guess.
@@ -220,7 +210,7 @@ class Sources:
             instance = self._instance.result() if self._instance.done() else None
             wait = NOTHING_ASKED_WAIT if instance and instance.asks_nothing else self._options.media_wait
             # That there is no disc has to be known before this ends, as something that does not answer would.
-            self._reading.limit_wait(min(self._options.media_wait, wait, left * WAIT_SHARE))
+            self._reading.limit_wait(min(self._options.media_wait, wait, left * MEDIA_WAIT_SHARE))
             limit = min(MEDIA_LIMIT, left)
             try:
                 async with asyncio.timeout(limit):

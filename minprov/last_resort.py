@@ -5,7 +5,8 @@ of memory, or not be able to load; without a word from it the platform would wai
 speaks: whoever is about to send the first byte of a final report takes it, and nobody else reports after that. So there
 is never both Ready and NotReady.
 
-Imports nothing but the standard library before there is something to tell, and goes without what it cannot import then.
+Imports the standard library and the time limits before there is something to tell, and goes without what it cannot
+import then.
 """
 
 from __future__ import annotations
@@ -18,13 +19,21 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from minprov.limits import (
+    LAST_RESORT_ATTEMPT_LIMIT,
+    LAST_RESORT_FILE_LIMIT,
+    LAST_RESORT_KVP_LIMIT,
+    LAST_RESORT_PATIENCE,
+    LAST_RESORT_PAUSE,
+    LAST_RESORT_POLL,
+    LAST_RESORT_POST_LIMIT,
+    LEFT_BEHIND_LIMIT,
+    RUN_LIMIT,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 1.2
-"""Seconds after the deadline in which the run may take the token itself: it knows more than is known here."""
-FILE_LIMIT, KVP_LIMIT, POST_LIMIT = 0.2, 0.2, 5.0
-ATTEMPT_LIMIT, PAUSE = 1.0, 0.2
 DEADLINE_PASSED, ENDED_UNTOLD = "provisioning deadline passed", "unhandled exception"
 ACCEPTED_STATUSES = ([b"200"], [b"201"], [b"202"])  # those of `transport`
 MAX_ANSWER = 1 << 16
@@ -33,7 +42,7 @@ MAX_SETTINGS = 1 << 14
 UNKNOWN_VM_ID = "00000000-0000-0000-0000-000000000000"
 # The defaults of the configuration, for as long as that has not been read.
 DEFAULTS: dict[str, Any] = {
-    "timeout": 600.0,
+    "timeout": RUN_LIMIT,
     "wireserver_url": "http://168.63.129.16",
     "console": "/dev/console",
     "kvp_pool": "/var/lib/hyperv/.kvp_pool_1",
@@ -112,7 +121,7 @@ def _wait(token: int, control: int, settings: dict[str, Any]) -> NoReturn:
         _detach(token, control)
         started = time.monotonic()
         phrase = DEADLINE_PASSED
-        while (left := started + settings["timeout"] + PATIENCE - time.monotonic()) > 0:
+        while (left := started + settings["timeout"] + LAST_RESORT_PATIENCE - time.monotonic()) > 0:
             if select.select([control], [], [], left)[0]:
                 message = os.read(control, MAX_SETTINGS)
                 if not message:
@@ -149,10 +158,10 @@ def _tell(settings: dict[str, Any], phrase: str) -> None:
 
         data = {"told_by": "last resort", "detail": settings.get("detail") or "the run did not tell it itself"}
         report = encode_failure(phrase, data, agent="minprov", vm_id=vm_id, timestamp=timestamp)
-    _bounded(FILE_LIMIT, lambda: _write_console(settings["console"], report))
-    _bounded(KVP_LIMIT, lambda: _tell_host(settings["kvp_pool"], report))
-    _bounded(POST_LIMIT, lambda: _post(settings["wireserver_url"], report))
-    _bounded(FILE_LIMIT, lambda: _store(settings["state_dir"], phrase, vm_id))
+    _bounded(LAST_RESORT_FILE_LIMIT, lambda: _write_console(settings["console"], report))
+    _bounded(LAST_RESORT_KVP_LIMIT, lambda: _tell_host(settings["kvp_pool"], report))
+    _bounded(LAST_RESORT_POST_LIMIT, lambda: _post(settings["wireserver_url"], report))
+    _bounded(LAST_RESORT_FILE_LIMIT, lambda: _store(settings["state_dir"], phrase, vm_id))
 
 
 def _bounded(seconds: float, work: Callable[[], None]) -> None:
@@ -162,14 +171,14 @@ def _bounded(seconds: float, work: Callable[[], None]) -> None:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-            signal.setitimer(signal.ITIMER_REAL, max(1.0, seconds))
+            signal.setitimer(signal.ITIMER_REAL, max(LEFT_BEHIND_LIMIT, seconds))
             with suppress(Exception):
                 work()
         finally:
             os._exit(0)
     until = time.monotonic() + seconds
     while time.monotonic() < until and os.waitpid(child, os.WNOHANG)[0] == 0:
-        time.sleep(0.01)
+        time.sleep(LAST_RESORT_POLL)
 
 
 def _write_console(console: str, report: str) -> None:
@@ -205,7 +214,7 @@ def _post(url: str, report: str) -> None:
     while True:  # who waits for it ends it
         with suppress(Exception):
             return _attempt(url, report)
-        time.sleep(PAUSE)
+        time.sleep(LAST_RESORT_PAUSE)
 
 
 def _attempt(url: str, report: str) -> None:
@@ -246,7 +255,7 @@ def _request(address: tuple[str, int], method: str, path: str, body: bytes, head
 
     lines = [f"{method} {path} HTTP/1.0", f"Host: {address[0]}", "x-ms-version: 2012-11-30", "x-ms-agent-name: minprov"]
     lines += [f"{name}: {value}" for name, value in headers.items()] + [f"Content-Length: {len(body)}"] * bool(body)
-    with socket.create_connection(address, timeout=ATTEMPT_LIMIT) as connection:
+    with socket.create_connection(address, timeout=LAST_RESORT_ATTEMPT_LIMIT) as connection:
         connection.sendall("\r\n".join((*lines, "", "")).encode() + body)
         answer = b""
         while len(answer) < MAX_ANSWER and (piece := connection.recv(4096)):

@@ -24,6 +24,7 @@ from minprov.choice import asks_nothing, find_differences
 from minprov.config import OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.gather import Sources, find_drive, open_transport
+from minprov.limits import ANOTHER_RUN_PAUSE, DRY_RUN_GRACE, EJECT_LIMIT, GOAL_STATE_GRACE, JOURNAL_LIMIT, PUBLISH_LIMIT
 from minprov.machine import markers
 from minprov.machine.account_locks import clear_up_after_tools
 from minprov.machine.blocking import in_thread
@@ -52,16 +53,8 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=BaseException)
 
-DRY_RUN_GRACE = 1.0
-"""Seconds a dry run waits for a source that the plan does not need, to be able to tell of it."""
-GOAL_STATE_GRACE = 1.0
-"""Seconds Ready waits for the answer that is under way: to ask anew would take no less, and load the platform twice."""
-EJECT_LIMIT = 5.0
-PUBLISH_LIMIT = 15.0
 LEFT = "of what it gave that VM, keys, password and host keys stay, as docs/state.md says"
-CLOSE_LIMIT = 1.5
 MODE = 0o700
-ANOTHER_RUN_PAUSE = 0.1
 
 
 class Run:
@@ -354,7 +347,7 @@ class Run:
         journal = self._system.journal
         journal.uuid = self._uuid
         try:
-            async with asyncio.timeout(CLOSE_LIMIT):
+            async with asyncio.timeout(JOURNAL_LIMIT):
                 await in_thread(journal.close, partial(withdrawal.confirm, self._system))
         except (OSError, ProvisioningError, TimeoutError) as error:
             logger.warning("the journal is not closed: %s", error)

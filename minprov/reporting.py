@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from minprov import __version__
 from minprov.errors import ProvisioningError, Reason
 from minprov.gather import open_transport
+from minprov.limits import FAILURE_GRACE
 from minprov.outcome import channels
 from minprov.report import ORDINARY_VM, encode_failure, encode_success
 from minprov.wire import Delivery, report_health
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=BaseException)
 
-FAILURE_GRACE = 5.0
-"""Seconds for the failure report itself, which may start when the deadline has passed: counted from there, then."""
 AGENT = f"minprov/{__version__}"
 UNKNOWN_VM_ID = "00000000-0000-0000-0000-000000000000"
 # After these, Ready may still follow from the next run or from the other provisioner: NotReady would end that.

@@ -5,10 +5,12 @@ Run it from the repository's root: `make docs`.
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import os
 import re
+from collections import defaultdict
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 import shtab
 
-from minprov import __version__
+from minprov import __version__, limits
 from minprov.cli import COMMANDS, build_parser
 from minprov.commands import run
 from minprov.config import CONFIG_FILE, CORE, Schema, Setting, choices_of, schema_of
@@ -152,6 +154,74 @@ def render_faults() -> str:
     return document
 
 
+LIMITS_HEAD = """\
+# Time limits
+
+<!-- Made from minprov/limits.py by scripts/generate_docs.py: change it there, then run `make docs`. -->
+
+How long anything can take, in seconds; a share is one of the time that is left. Every number is in one module, with the
+name that stands here; where it applies is said by the modules that import it. `tests/test_limits.py` finds a time limit
+that stands elsewhere. The emulator, which is no part of a boot, has limits of its own.
+"""
+LIMITS_COLUMNS = """
+| seconds | for what, and why | name | where it applies |
+|---|---|---|---|
+"""
+LIMITS_SETTINGS = """
+## Settings
+
+The image's maker decides on these: [configuration.md](configuration.md).
+
+| seconds | for what | setting |
+|---|---|---|
+"""
+
+
+def render_limits() -> str:
+    """Return docs/limits.md: one table for each part of the program, and the settings that are times."""
+    document = LIMITS_HEAD
+    source = Path("minprov/limits.py").read_text(encoding="utf-8")
+    users = _users_of("minprov.limits")
+    for part in re.split(r"^# -- (?=.* -+$)", source, flags=re.MULTILINE)[1:]:
+        title, _, code = part.partition("\n")
+        document += f"\n## {title.rstrip('- ')}\n{LIMITS_COLUMNS}"
+        statements = ast.parse(code).body
+        for assignment, text in zip(statements[::2], statements[1::2], strict=True):
+            name = _name(assignment)
+            where = ", ".join(f"`{user}`" for user in users[name])
+            document += f"| {getattr(limits, name):g} | {_words(text)} | `{name}` | {where} |\n"
+    rows = (
+        f"| {schema.default(setting):g} | {setting.help} | `{key}` |\n"
+        for schema in (CORE, *(schema_of(duty) for duty in DUTY_PAGES.values()))
+        for key, setting in schema.settings.items()
+        if isinstance(schema.default(setting), float)
+    )
+    return document + LIMITS_SETTINGS + "".join(rows)
+
+
+def _name(statement: ast.stmt) -> str:
+    if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
+        raise TypeError(f"not a limit: {ast.unparse(statement)}")
+    return statement.targets[0].id
+
+
+def _words(statement: ast.stmt) -> str:
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+        raise TypeError(f"no text of a limit: {ast.unparse(statement)}")
+    return str(statement.value.value)
+
+
+def _users_of(module: str) -> dict[str, list[str]]:
+    """Return, for each name of a module, which modules import it."""
+    users: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(Path("minprov").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == module:
+                for alias in node.names:
+                    users[alias.name].append(".".join(path.with_suffix("").parts[1:]))
+    return users
+
+
 MAN_HEAD = rf"""\
 .\" Made from the command line's parser by scripts/generate_docs.py: run `make docs`.
 .TH MINPROV 8 "" "minprov {__version__}" "System administration"
@@ -275,6 +345,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/reasons.md": render_reasons,
     "docs/configuration.md": render_configuration,
     "docs/faults.md": render_faults,
+    "docs/limits.md": render_limits,
     CHECK_PAGE: render_checks,
     **{path: partial(render_duty, duty, path) for path, duty in DUTY_PAGES.items()},
     "packaging/man/minprov.8": render_man_page,

@@ -20,7 +20,7 @@ MODULES = sorted(
 
 # From the bottom to the top, row by row: folders, and the modules beside them. Each may import from lower rows.
 ORDER = (
-    {"errors"},
+    {"errors", "limits"},
     {"model"},
     {"actions", "formats", "report"},
     {"config", "imds", "ovf"},

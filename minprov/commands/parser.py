@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from minprov.config import MAX_SECONDS, MIN_SECONDS
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import MAX_SECONDS, MIN_SECONDS
 
 
 class Parser(argparse.ArgumentParser):

@@ -15,6 +15,7 @@ from minprov.config import CONFIG_FILE, Loop, Options, load
 from minprov.discs.reading import Reading
 from minprov.errors import ProvisioningError, Reason
 from minprov.last_resort import LastResort, NoLastResort
+from minprov.limits import DRY_RUN_LIMIT, KILL_GRACE, OFF_AZURE_LIMIT, OFF_AZURE_MEDIA_WAIT
 from minprov.machine.identity import AZURE_CHASSIS_ASSET_TAG, Identity, read_identity
 from minprov.machine.markers import READY, holds
 from minprov.machine.paths import resolve_beneath
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
     from minprov.commands.parser import Parser
 
 
-DRY_RUN_LIMIT = 10.0
-"""Seconds for a dry run without --timeout: somebody is looking."""
-OFF_AZURE_LIMIT = 0.8
-"""Seconds a dry run asks for IMDS at its own address on a machine whose firmware does not name Azure."""
-KILL_GRACE = 9.0
-"""Seconds after the deadline at which the process is ended, come what may."""
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 # Flags that are settings, by the name that both have.
 SETTINGS: dict[str, Callable[[Any], object]] = {
@@ -189,7 +184,7 @@ def _for_dry_run(options: Options, identity: Identity, flags: dict[str, Any]) ->
     if "timeout" not in flags:
         options = options._replace(timeout=min(options.timeout, DRY_RUN_LIMIT))
     if not identity.on_azure and options.imds_url == Options().imds_url:
-        options = options._replace(imds_limit=OFF_AZURE_LIMIT, media_wait=0.1)
+        options = options._replace(imds_limit=OFF_AZURE_LIMIT, media_wait=OFF_AZURE_MEDIA_WAIT)
     return options
 
 

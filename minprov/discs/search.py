@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from minprov.discs.access import Lack, MediaNotFoundError, media_error, opened
 from minprov.discs.reader import OPTICAL_FILE_SYSTEMS, Media, read_media
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import DRIVE_POLL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 # Names of drives, the likeliest first: those that waagent looks for (common/osutil/default.py).
 DRIVE_NAMES = ("sr[0-9]", "hd[c-z]", "cdrom[0-9]", "cd[0-9]", "vd[b-z]")
-POLL_INTERVAL = 0.1
 
 # What a drive that is late, or that is still loading, may have in a moment.
 LACKING_FOR_NOW = frozenset({Lack.DEVICE, Lack.MEDIUM, Lack.READINESS})
@@ -76,7 +76,7 @@ def find_media(
             return media if device is None else media._replace(device=device)
         if give_up() or (paths and final.keys() >= set(paths)):
             raise max(faults.values(), key=_weight, default=MediaNotFoundError(surroundings.dev, Lack.DEVICE))
-        surroundings.pause(POLL_INTERVAL)
+        surroundings.pause(DRIVE_POLL)
 
 
 def _candidates(surroundings: Surroundings) -> Iterator[tuple[str, str | None]]:

@@ -10,12 +10,11 @@ import os
 import subprocess
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import ESP_LIMIT
 from minprov.machine.tools import PATH, find_tool
 
 FALLBACK_LOADERS = {"BOOTX64.EFI": "x64", "BOOTAA64.EFI": "Arm64"}
 """By file name, the architecture as Azure calls it; in EFI/BOOT (UEFI 2.10 §3.5.1.1)."""
-LIMIT = 30.0
-"""Seconds for one file or listing."""
 MAX_FILES = 2000
 MAX_BYTES = 1 << 30
 _ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"}
@@ -68,10 +67,10 @@ def _run(image: str, offset: int, tool: str, *options: str) -> bytes:
     argv = [program, "-i", f"{image}@@{offset}", *options]
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, env=_ENVIRONMENT, timeout=LIMIT, check=False
+            argv, stdin=subprocess.DEVNULL, capture_output=True, env=_ENVIRONMENT, timeout=ESP_LIMIT, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise _unreadable(image, f"{tool}: no answer after {LIMIT:g} s") from error
+        raise _unreadable(image, f"{tool}: no answer after {ESP_LIMIT:g} s") from error
     if done.returncode and b"not found" not in done.stderr:
         words = done.stderr.decode(errors="replace").strip().splitlines()
         raise _unreadable(image, f"{tool}: {words[-1][:200] if words else 'it failed'}")

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import GUESTFS_LIMIT
 from minprov.machine.tools import PATH, find_tool
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from minprov.image.disk_file import DiskFile
 
-LIMIT = 600.0
-"""Seconds for its machine to start: without KVM the processor is emulated."""
 PROGRAM = "guestmount"
 
 
@@ -43,7 +42,7 @@ def guest_tree(disk: DiskFile, target: str) -> Iterator[None]:
     environment = {"PATH": PATH, "LANG": "C.UTF-8", "LIBGUESTFS_BACKEND": "direct", "HOME": os.environ.get("HOME", "/")}
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=LIMIT, check=False
+            argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=GUESTFS_LIMIT, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ProvisioningError(Reason.IMAGE_UNREADABLE, image=disk.path, detail=f"{PROGRAM}: {error}") from error
@@ -55,4 +54,4 @@ def guest_tree(disk: DiskFile, target: str) -> Iterator[None]:
     finally:
         with suppress(OSError, subprocess.TimeoutExpired):
             unmount = [find_tool("guestunmount") or "guestunmount", target]
-            subprocess.run(unmount, env=environment, capture_output=True, timeout=LIMIT, check=False)
+            subprocess.run(unmount, env=environment, capture_output=True, timeout=GUESTFS_LIMIT, check=False)

@@ -15,12 +15,12 @@ from typing import BinaryIO, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.cpio import MAGICS, read_archive
+from minprov.limits import INITRAMFS_LIMIT
 from minprov.machine.tools import PATH, find_tool
 
 PIECE = 1 << 20
 MAX_BYTES = 1 << 30
 """Of the files in one initramfs; those of distributions have 50 to 300 MiB."""
-LIMIT = 60.0
 KEPT = (
     "etc/cmdline.d/",
     "etc/cmdline",
@@ -102,7 +102,7 @@ class _Reader:
         self._buffer = b""
         self._start = 0
         self.position = 0
-        self._deadline = time.monotonic() + LIMIT
+        self._deadline = time.monotonic() + INITRAMFS_LIMIT
 
     def peek(self, count: int) -> bytes:
         self._fill(count)

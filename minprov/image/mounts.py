@@ -12,6 +12,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import PARTITION_LIMIT
 from minprov.machine.tools import PATH
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 CLONE_NEWNS = 0x00020000
 MS_BIND, MS_REC, MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 MNT_DETACH = 2
-LIMIT = 60.0
 
 KINDS = {
     "ext4": ("norecovery",),
@@ -59,7 +59,12 @@ class Mounts:
         environment = {"PATH": PATH, "LANG": "C.UTF-8"}
         try:
             done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=LIMIT, check=False
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=environment,
+                timeout=PARTITION_LIMIT,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise _unreadable(f"mount: {error}") from error

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-INTERVAL = 0.2
-"""Seconds between two lines."""
+from minprov.limits import PROGRESS_INTERVAL
 
 
 class Progress:
@@ -22,7 +21,7 @@ class Progress:
         """Show the share that is done, unless one was shown just now."""
         now = time.monotonic()
         if self._on and now >= self._next:
-            self._next = now + INTERVAL
+            self._next = now + PROGRESS_INTERVAL
             self._shown = True
             sys.stderr.write(f"\r{self._work}: {share:4.0%}")
             sys.stderr.flush()

@@ -10,6 +10,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import QEMU_IMG_LIMIT
 from minprov.machine.tools import PATH, find_tool
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from minprov.image.progress import Progress
 
 MAX_INFO = 1 << 20
-INFO_LIMIT = 60.0
 INFO_MEMORY = 1 << 30
 """A crafted header made qemu-img take all memory there was (CVE-2015-5162); OpenStack gives it as much."""
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
@@ -39,10 +39,10 @@ def info(path: str, image_format: ImageFormat) -> dict[str, Any]:
     with process:
         resource.prlimit(process.pid, resource.RLIMIT_AS, (INFO_MEMORY, INFO_MEMORY))
         try:
-            output, errors = process.communicate(timeout=INFO_LIMIT)
+            output, errors = process.communicate(timeout=QEMU_IMG_LIMIT)
         except subprocess.TimeoutExpired as error:
             process.kill()
-            raise _refused(path, f"no answer after {INFO_LIMIT:g} s") from error
+            raise _refused(path, f"no answer after {QEMU_IMG_LIMIT:g} s") from error
     if process.returncode:
         raise _refused(path, _last_words(errors))
     try:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 import aiofiles.os
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import LOOK_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
-
-LOOK_LIMIT = 10.0
-"""Seconds for a look at files that may be on a file system that does not answer, such as a home directory."""
 
 
 async def in_thread(function: Callable[..., T], *args: object, **kwargs: object) -> T:

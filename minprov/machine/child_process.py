@@ -15,11 +15,10 @@ from collections.abc import Callable
 from typing import Any, Generic, NoReturn, TypeVar
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import CHILD_PROCESS_LIMIT
 
 T = TypeVar("T")
 
-LIMIT = 3600.0
-"""Seconds after which a child ends itself, should its parent have been killed; longer than any run."""
 MAX_DESCRIPTOR = 1 << 16
 
 
@@ -80,7 +79,7 @@ def _serve(function: Callable[[], object], writer: int) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        signal.setitimer(signal.ITIMER_REAL, LIMIT)
+        signal.setitimer(signal.ITIMER_REAL, CHILD_PROCESS_LIMIT)
         null = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):
             os.dup2(null, standard)  # whoever reads the parent's output to its end shall not wait for the child

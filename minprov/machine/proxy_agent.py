@@ -9,7 +9,6 @@ from __future__ import annotations
 from minprov.machine.tools import find_tool
 
 AGENT = "azure-proxy-agent"
-WAIT = 120  # seconds, after which the agent itself gives up (proxy_agent/src/provision.rs); cloud-init waits as long
 
 
 def find_proxy_agent() -> str | None:

@@ -10,18 +10,16 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import REAP_LIMIT, RESOLVER_LIMIT, TOOL_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_OUTPUT = 16 << 20
 MAX_MESSAGE = 200
-TIMEOUT = 60.0
-REAP_LIMIT = 0.3
-"""Seconds for a tool that was killed to be gone: one that waits for a device may take its time."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # sudo looks up the host's name, which no server may know yet: resolv.conf(5) has it ask for 10 s and more.
-ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/root", "RES_OPTIONS": "timeout:1 attempts:1"}
+ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/root", "RES_OPTIONS": f"timeout:{RESOLVER_LIMIT} attempts:1"}
 
 
 def search_path() -> str:
@@ -48,7 +46,7 @@ async def run_tool(
     argv: list[str],
     *,
     stdin: bytes = b"",
-    limit: float = TIMEOUT,
+    limit: float = TOOL_LIMIT,
     output: int | None = None,
     environment: Mapping[str, str] = ENVIRONMENT,
     umask: int = -1,

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import LAST_ATTEMPT, LONGEST_DELAY, SHORTEST_DELAY
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,9 @@ class Endpoint(NamedTuple):
 class RetryPolicy(NamedTuple):
     """Delays between attempts in seconds: soon at first, since the link may be coming up, then ever less often."""
 
-    first: float = 0.1
+    first: float = SHORTEST_DELAY
     growth: float = 1.6
-    longest: float = 5.0
+    longest: float = LONGEST_DELAY
 
     def delay(self, attempt: int, jitter: float, asked: float | None = None) -> float:
         """Return the delay after the given attempt, the first being 1; `jitter` is within 0 and 1.
@@ -48,9 +49,6 @@ class RetryPolicy(NamedTuple):
 RETRY = RetryPolicy()
 GROWS_FOR = 100
 """Attempts after which the delay has long been the longest: the power of a larger number is no float."""
-SHORTEST_DELAY = 0.1
-LAST_ATTEMPT = 1.0
-"""Seconds before the deadline at which the last attempt is made, when the delay would go beyond it."""
 
 
 class AttemptFailed(Exception):  # noqa: N818  # an event of the retry loop, not an error of the program

@@ -10,12 +10,12 @@ import time
 from contextlib import suppress
 from typing import Self
 
+from minprov.limits import ROUTE_POLL
+
 logger = logging.getLogger(__name__)
 
 RTMGRP_IPV4_ROUTE = 0x40  # linux/rtnetlink.h
 MESSAGES = 1 << 16  # bytes to take at once; what they say is of no interest
-UNTOLD_INTERVAL = 1.0
-"""Seconds between two looks where the kernel does not tell."""
 DISCARD_PORT = 9
 
 
@@ -50,7 +50,7 @@ class RouteWatch:
             if left <= 0 or has_route(address):
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(left if self._socket else min(left, UNTOLD_INTERVAL)):
+                async with asyncio.timeout(left if self._socket else min(left, ROUTE_POLL)):
                     await change.wait()
 
     def _notice(self) -> None:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Self
 
 from minprov import __version__
 from minprov.errors import ProvisioningError
+from minprov.limits import ATTEMPT_LIMIT, CONNECT_LIMIT, MAX_RETRY_AFTER, READ_LIMIT, SHORTEST_DELAY
 from minprov.network.deferred import deferred
-from minprov.network.retry import SHORTEST_DELAY, AttemptFailed, Endpoint
+from minprov.network.retry import AttemptFailed, Endpoint
 from minprov.network.routes import RouteWatch, has_route
 
 if TYPE_CHECKING:
@@ -50,10 +51,6 @@ USER_AGENT = f"minprov/{__version__}"
 MAX_BODY = 1 << 20
 MAX_ANSWER = MAX_BODY + (1 << 16)
 """Bytes of a whole answer with its headers and trailers, which some releases of aiohttp collect without end."""
-ATTEMPT_LIMIT = 30.0  # seconds; Microsoft's advice for one call, azure-init#63
-CONNECT_LIMIT = 2.0
-READ_LIMIT = 10.0
-MAX_RETRY_AFTER = 60.0
 
 
 # aiohttp's own words are long, and name its classes.

@@ -15,6 +15,7 @@ from functools import partial
 
 from minprov.config import Options
 from minprov.errors import ProvisioningError
+from minprov.limits import CHANNEL_LIMIT
 from minprov.machine.blocking import in_thread
 from minprov.machine.child_process import in_child_process
 from minprov.machine.markers import REPORT
@@ -24,8 +25,6 @@ from minprov.outcome.result import Result, to_document
 
 logger = logging.getLogger(__name__)
 
-LIMIT = 1.5
-"""Seconds for each; a run that is terminated has two in all."""
 KVP_KEY = "PROVISIONING_REPORT"
 
 
@@ -33,17 +32,17 @@ async def store_report(system: System, options: Options, result: Result) -> None
     """Keep the report in the state directory."""
     contents = json.dumps(to_document(result), indent=2).encode() + b"\n"
     try:
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(CHANNEL_LIMIT):
             await system.replace_own(f"{options.state_dir}/{REPORT}", contents, mode=0o600)
     except (ProvisioningError, TimeoutError) as error:
-        logger.warning("report not stored: %s", str(error) or f"no answer in {LIMIT:g} s")
+        logger.warning("report not stored: %s", str(error) or f"no answer in {CHANNEL_LIMIT:g} s")
 
 
 async def write_console(options: Options, line: str) -> None:
     """Write one line to the serial console, where there is one."""
     if options.console:
         with suppress(OSError):
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(CHANNEL_LIMIT):
                 await in_child_process(
                     partial(_write_line, options.console, f"minprov: {line}\r\n".encode(errors="replace"))
                 )
@@ -53,12 +52,12 @@ async def tell_host(options: Options, report: str, result: Result) -> None:
     """Put the report in the host's pool, where there is one; the result says so if that was not possible."""
     if options.kvp_pool:
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(CHANNEL_LIMIT):
                 await in_thread(kvp.put, options.kvp_pool, KVP_KEY, report)
         except FileNotFoundError:
             logger.debug("no KVP pool")
         except OSError as error:
-            result.note(f"no report in the KVP pool: {error.strerror or f'no answer in {LIMIT:g} s'}")
+            result.note(f"no report in the KVP pool: {error.strerror or f'no answer in {CHANNEL_LIMIT:g} s'}")
 
 
 def _write_line(console: str, line: bytes) -> None:

@@ -15,16 +15,17 @@ import stat
 import time
 from collections.abc import Callable
 
+from minprov.limits import KVP_LOCK_LIMIT, KVP_LOCK_POLL
+
 KEY_SIZE, VALUE_SIZE = 512, 2048
 RECORD_SIZE = KEY_SIZE + VALUE_SIZE
 MAX_RECORDS = 1024  # HV_KVP_EXCHANGE_MAX_RECORDS, linux/hyperv.h
 # The kernel turns both into UTF-16 in fields of the same sizes, and an error by one takes a character more.
 MAX_KEY, MAX_VALUE = 254, 1022
-LOCK_LIMIT, LOCK_INTERVAL = 1.0, 0.01
 
 
 def put(
-    pool: str, key: str, value: str, *, limit: float = LOCK_LIMIT, pause: Callable[[float], None] = time.sleep
+    pool: str, key: str, value: str, *, limit: float = KVP_LOCK_LIMIT, pause: Callable[[float], None] = time.sleep
 ) -> None:
     """Put a value in the pool, in the place of an earlier one with the same key, as the daemon itself would.
 
@@ -63,7 +64,7 @@ def _lock(descriptor: int, limit: float, pause: Callable[[float], None]) -> None
             except (BlockingIOError, PermissionError) as error:
                 if time.monotonic() >= deadline:
                     raise _error(errno.ETIMEDOUT) from error
-            pause(LOCK_INTERVAL)
+            pause(KVP_LOCK_POLL)
 
 
 def _put(descriptor: int, record: bytes) -> None:

@@ -22,6 +22,7 @@ import aiofiles
 
 from minprov.actions import ExecuteCustomData
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import CUSTOM_DATA_UNIT_LIMIT
 from minprov.machine.files import file_error
 from minprov.machine.identity import read_identity
 from minprov.machine.system import System
@@ -35,8 +36,6 @@ SCHEMA = "minprov/custom-data/1"
 LOG = "custom-data.log"
 UNIT = "minprov-custom-data.service"
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
-START_LIMIT = 30.0
-"""Seconds more than the program's own limit, for the unit to start and to end."""
 ENVIRONMENT = {"HOME": "/root", "LANG": "C.UTF-8"}
 UMASK = 0o022
 
@@ -135,7 +134,7 @@ async def _start_unit(system: System, action: ExecuteCustomData) -> None:
         await run_tool(["systemctl", "start", "--no-block", UNIT])
         return
     try:
-        await run_tool(["systemctl", "start", UNIT], limit=action.time_limit + START_LIMIT)
+        await run_tool(["systemctl", "start", UNIT], limit=action.time_limit + CUSTOM_DATA_UNIT_LIMIT)
     except ProvisioningError:
         record = _read_record(system, action.state_dir)
         if record is None or record["state"] == "due":  # there is no such unit, or it could not be started

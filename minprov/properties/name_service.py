@@ -9,6 +9,7 @@ import logging
 
 from minprov.errors import ProvisioningError
 from minprov.formats.accounts import Account, find_account
+from minprov.limits import NAME_SERVICE_LIMIT
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
 
@@ -17,8 +18,6 @@ logger = logging.getLogger(__name__)
 PASSWD, CONFIG = "/etc/passwd", "/etc/nsswitch.conf"
 # The files, and what systemd makes of itself: root, nobody, and users that a service has while it runs.
 LOCAL = frozenset({"files", "compat", "systemd"})
-LIMIT = 3.0
-"""Seconds for an answer: a directory may be on a network that is not up yet."""
 
 
 def find_user(system: System, username: str) -> Account | None:
@@ -34,7 +33,7 @@ async def find_entry(system: System, database: str, name: str) -> str | None:
     if getent is None:
         return None
     try:
-        return (await run_tool([*getent, database, "--", name], limit=LIMIT)).strip() or None
+        return (await run_tool([*getent, database, "--", name], limit=NAME_SERVICE_LIMIT)).strip() or None
     except ProvisioningError as error:
         if error.data.get("exit_status") != "2":  # getent(1): not found
             logger.warning("other databases are not asked: %s", error)

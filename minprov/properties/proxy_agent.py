@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from minprov.actions import CheckProxyAgent
 from minprov.errors import ProvisioningError, Reason
-from minprov.machine.proxy_agent import WAIT, find_proxy_agent
+from minprov.limits import PROXY_AGENT_SLACK, PROXY_AGENT_WAIT
+from minprov.machine.proxy_agent import find_proxy_agent
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
@@ -28,6 +29,6 @@ async def converge(system: System, action: CheckProxyAgent) -> None:
     if agent is None:
         raise ProvisioningError(Reason.PROXY_AGENT_NOT_FOUND)
     try:
-        await run_tool([agent, "--status", "--wait", str(WAIT)], limit=WAIT + 10)
+        await run_tool([agent, "--status", "--wait", str(PROXY_AGENT_WAIT)], limit=PROXY_AGENT_WAIT + PROXY_AGENT_SLACK)
     except ProvisioningError as error:
         raise ProvisioningError(Reason.PROXY_AGENT_STATUS, **error.data) from error

@@ -23,6 +23,7 @@ from contextlib import suppress
 from minprov.actions import PublishHostname
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import find_account
+from minprov.limits import DHCP_CLIENT_LIMIT
 from minprov.machine.files import is_roots_alone
 from minprov.machine.processes import Process, find_processes
 from minprov.machine.system import System
@@ -31,8 +32,6 @@ from minprov.properties.inspection import Inspection
 
 NOTE = "/run/minprov/unpublished-hostname"
 """There while a DHCP client may have sent another name; gone with the next boot, whose first request is right."""
-ANSWER_LIMIT = 10.0
-"""Seconds for a client to say yes. Under an SELinux policy that keeps its answer from minprov, it never comes."""
 PID_FILE = "/run/minprov/dhclient.pid"
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
 ROOTS_CLIENTS = ("NetworkManager", "dhclient", "dhcpcd", "wickedd")
@@ -68,7 +67,7 @@ async def converge(system: System, action: PublishHostname) -> None:
         if client.name == "dhclient":
             await _run_second_dhclient(system, client, link)
         else:
-            await run_tool(request_by(client.name, link, action.hostname), limit=ANSWER_LIMIT)
+            await run_tool(request_by(client.name, link, action.hostname), limit=DHCP_CLIENT_LIMIT)
     await system.remove(NOTE)
 
 

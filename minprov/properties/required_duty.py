@@ -10,14 +10,13 @@ import sys
 
 from minprov.actions import RunDuty
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import DUTY_LIMIT
 from minprov.machine.duty_record import error_in, is_of_this_boot, path_of, read_record
 from minprov.machine.system import System
 from minprov.machine.tools import ENVIRONMENT, run_tool
 from minprov.properties.inspection import Inspection
 
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
-LIMIT = 3600.0
-"""Seconds; a unit and a program have limits of their own, and the run's deadline comes first by default."""
 
 
 async def inspect(system: System, action: RunDuty) -> Inspection:
@@ -51,7 +50,7 @@ async def converge(system: System, action: RunDuty) -> None:
 
 async def _run(system: System, action: RunDuty) -> None:
     if action.unit and system.exists(SYSTEMD):
-        await run_tool(["systemctl", "start", action.unit], limit=LIMIT)
+        await run_tool(["systemctl", "start", action.unit], limit=DUTY_LIMIT)
         return
     argv = [sys.executable, "-S", "-P", "-m", "minprov", action.program]
-    await run_tool(argv, limit=LIMIT, environment=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    await run_tool(argv, limit=DUTY_LIMIT, environment=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)})

@@ -15,6 +15,7 @@ import time
 from minprov.actions import LockRootPassword
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import find_password_field, has_empty_password, replace_password_field
+from minprov.limits import PASSWORD_LOCK_LIMIT, PASSWORD_LOCK_POLL
 from minprov.machine.blocking import in_thread
 from minprov.machine.files import file_error, replace_file
 from minprov.machine.system import System
@@ -24,7 +25,6 @@ from minprov.properties.name_service import PASSWD
 ROOT = "root"
 SHADOW = "/etc/shadow"
 LOCK = "/etc/.pwd.lock"
-LOCK_LIMIT = 15.0  # seconds, as lckpwdf(3)
 LOCKED = "*"  # no hash, so no password matches; unlike "!" it keeps no key out, whatever PAM is asked
 
 
@@ -81,13 +81,13 @@ def _database(system: System) -> str:
 
 def _lock(path: str) -> int:
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    deadline = time.monotonic() + LOCK_LIMIT
+    deadline = time.monotonic() + PASSWORD_LOCK_LIMIT
     while True:
         try:
             fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() < deadline:
-                time.sleep(0.05)
+                time.sleep(PASSWORD_LOCK_POLL)
                 continue
             os.close(opened)
             detail = "an account tool holds it"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.imds import parse_instance
+from minprov.limits import GONE_LIMIT
 from minprov.network.retry import AttemptFailed, Endpoint, retry
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ REFUSALS_BEFORE_FALLBACK = 3
 # The documentation's "Errors and debugging"; 404 is not among them, since at first boot it also means "not yet", and
 # nor is 400, which Microsoft advises to retry (azure-init#63).
 FINAL_STATUSES = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED})
-GONE_LIMIT = 70.0  # seconds for which the documentation says to retry a 410
 IMDS = Endpoint(
     name="IMDS",
     connection_failed=Reason.IMDS_CONNECTION,

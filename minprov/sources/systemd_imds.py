@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.imds import parse_instance
+from minprov.limits import IMDSD_LIMIT
 
 if TYPE_CHECKING:
     from minprov.model import InstanceMetadata
@@ -24,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 SOCKET = "/run/systemd/io.systemd.InstanceMetadata"
 INTERFACE = "io.systemd.InstanceMetadata"
-LIMIT = 10.0
-"""Seconds for all answers, which the daemon may have to fetch first."""
 MAX_ANSWER = 1 << 20
 MAX_KEYS = 100
 PROFILE = ("computerName", "adminUsername", "disablePasswordAuthentication")
@@ -40,7 +39,7 @@ async def fetch_from_systemd(*, deadline: float) -> InstanceMetadata:
     """
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout_at(min(deadline, loop.time() + LIMIT)):
+        async with asyncio.timeout_at(min(deadline, loop.time() + IMDSD_LIMIT)):
             reader, writer = await asyncio.open_unix_connection(SOCKET, limit=MAX_ANSWER)
             logger.info("IMDS is reserved by systemd: systemd-imdsd is asked in its place")
             try:
@@ -50,7 +49,7 @@ async def fetch_from_systemd(*, deadline: float) -> InstanceMetadata:
                 with suppress(OSError):
                     await writer.wait_closed()
     except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError) as error:
-        detail = str(error) or f"no answer in {LIMIT:g} s"
+        detail = str(error) or f"no answer in {IMDSD_LIMIT:g} s"
         raise ProvisioningError(Reason.IMDS_RESERVED, socket=SOCKET, detail=detail) from error
 
 

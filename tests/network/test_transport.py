@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from minprov import limits
 from minprov.emulator.faults import Faults, load_faults
 from minprov.emulator.platform import Emulator
 from minprov.emulator.vm import SAMPLE_VM
@@ -185,7 +186,7 @@ def test_a_refused_connection_says_so() -> None:
 
 
 def test_a_410_of_imds_is_final_once_it_has_lasted_for_seventy_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert imds.GONE_LIMIT == 70.0
+    assert limits.GONE_LIMIT == 70.0
     monkeypatch.setattr(imds, "GONE_LIMIT", 0.3)
     error = failure_of(instance, "[[instance]]\nstatus = 410\ntimes = 'forever'", limit=30)
     assert (error.reason, error.data["http_code"]) == (Reason.IMDS_HTTP, "410")

@@ -78,7 +78,7 @@ def daemon(path: Path, answer: Callable[[dict[str, Any]], bytes]) -> Iterator[No
 @pytest.fixture
 def socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(systemd_imds, "SOCKET", str(tmp_path / "socket"))
-    monkeypatch.setattr(systemd_imds, "LIMIT", 0.5)
+    monkeypatch.setattr(systemd_imds, "IMDSD_LIMIT", 0.5)
     return tmp_path / "socket"
 
 

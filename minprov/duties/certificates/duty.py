@@ -25,6 +25,7 @@ from minprov.duties.certificates.settings import Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.xml_document import parse_document
 from minprov.gather import open_transport
+from minprov.limits import CERTIFICATES_LIMIT
 from minprov.machine.duty_record import path_of, read_record, shown_error, write_record
 from minprov.machine.files import file_error
 from minprov.machine.system import System
@@ -37,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = "minprov/certificates/1"
 PROGRAM = "certificates"
-LIMIT = 120.0
-"""Seconds for WireServer, which has answered the first boot's report already."""
 CIPHERS = ("AES128_CBC", "DES_EDE3_CBC")
 FORMAT = "Pkcs7BlobWithPfxContents"
 MODE = 0o600
@@ -66,7 +65,7 @@ async def run(options: Options, base_url: str, state_dir: str, vm_id: str | None
 
 
 async def _run(options: Options, base_url: str, state_dir: str, vm_id: str | None, *, dry_run: bool) -> dict[str, Any]:
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + CERTIFICATES_LIMIT
     system = System(look_only=dry_run)
     async with open_transport(Timeline()) as transport:
         contents = await _fetch(transport, base_url, deadline)

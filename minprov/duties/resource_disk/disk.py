@@ -26,6 +26,7 @@ from minprov.duties.resource_disk.mount_point import check_mount_point, mount
 from minprov.duties.resource_disk.settings import FileSystem, Options
 from minprov.duties.resource_disk.usage import check_unused, in_use, mounted_node, read_usage
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import DISK_LOCK_POLL, MKFS_LIMIT, UDEV_LIMIT
 from minprov.machine.files import read_file, sync
 from minprov.machine.system import System
 from minprov.machine.tools import find_tool, run_tool
@@ -53,10 +54,8 @@ MKFS = {
 }
 MBR_TYPE, MBR_ENTRY = 446 + 4, 16
 """Where the first partition's type is, and the size of an entry: UEFI 2.10, 5.2.3."""
-MKFS_LIMIT = 240.0
 ERASED = 4096
 """Bytes at the start of a node: the boot sector of NTFS is there, and the superblock of a half made xfs."""
-UDEV_LIMIT = 10.0
 MARGIN = 128 << 20
 """What a file system may take for itself, log and inodes, where a tenth of the disk is less."""
 
@@ -255,7 +254,7 @@ def _locked_for_udev(disk: Disk) -> Iterator[None]:
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
                     raise in_use(disk, "another program holds its lock") from error
-                time.sleep(0.05)
+                time.sleep(DISK_LOCK_POLL)
         yield
     finally:
         os.close(descriptor)

@@ -18,6 +18,7 @@ from minprov.duties.resource_disk import disk, swap, timeouts
 from minprov.duties.resource_disk.disk import Here
 from minprov.duties.resource_disk.settings import Options
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import DISK_LIMIT, DISK_POLL
 from minprov.machine.duty_record import path_of, shown_error, write_record
 from minprov.machine.system import System
 from minprov.outcome.result import ActionResult, State
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = "minprov/resource-disk/1"
 PROGRAM, LOCK = "resource-disk", "resource-disk.lock"
-PROBING_LIMIT = 10.0
-"""Seconds for a disk that the kernel may still be looking for, where the VM is not ready without it."""
 
 Inspect: TypeAlias = Callable[[Options, Here], Coroutine[Any, Any, Inspection]]
 Converge: TypeAlias = Callable[[Options, Here], Coroutine[Any, Any, None]]
@@ -138,6 +137,6 @@ def _wait_for_disk(options: Options, here: Here) -> None:
     buses = (f"{here.sysfs}/bus/vmbus", f"{here.sysfs}/class/nvme")
     if options.resource_disk is not Policy.REQUIRED or not (options.device or any(map(os.path.isdir, buses))):
         return
-    deadline = time.monotonic() + PROBING_LIMIT
+    deadline = time.monotonic() + DISK_LIMIT
     while disk.find(options, here) is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(DISK_POLL)

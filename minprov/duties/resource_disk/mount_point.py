@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import MOUNT_LIMIT
 from minprov.machine.tools import find_tool, run_tool
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from minprov.duties.resource_disk.usage import Usage
 
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
-MOUNT_LIMIT = 60.0
 # Directories that the system itself uses, and those with nothing but the system's own below them.
 SYSTEM_DIRECTORIES = {"/", "/home", "/media", "/opt", "/root", "/run", "/srv", "/var", "/var/lib", "/var/log"}
 SYSTEM_TREES = {"bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "sys", "tmp", "usr"}

@@ -19,6 +19,7 @@ from minprov.duties.resource_disk.disk import find, is_marked
 from minprov.duties.resource_disk.mount_point import outside_of_the_sandbox
 from minprov.duties.resource_disk.usage import mounted_node, read_usage
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import ZEROS_LIMIT
 from minprov.machine.blocking import in_thread
 from minprov.machine.tools import find_tool, run_tool
 from minprov.properties.inspection import Inspection
@@ -35,8 +36,6 @@ MIB, GIB = 1 << 20, 1 << 30
 AUTO_STEP = 128 * MIB
 """A kernel update changes MemTotal a little, which is no reason for another file."""
 LEAST = 16 * MIB
-ZEROS_LIMIT = 120.0
-"""Seconds for writing zeros, on a file system that cannot allocate them."""
 
 
 async def inspect(options: Options, here: Here) -> Inspection:
