@@ -21,21 +21,35 @@ from minprov.machine.child_process import in_child_process
 from minprov.machine.markers import REPORT
 from minprov.machine.system import System
 from minprov.outcome import kvp
-from minprov.outcome.result import Result, to_document
+from minprov.outcome.result import Result, shorten, to_document
 
 logger = logging.getLogger(__name__)
 
 KVP_KEY = "PROVISIONING_REPORT"
+MAX_REPORT = 64 << 10
+SHORTER = ((300, 50), (100, 25), (50, 15), (25, 10))
+"""Characters of a text and items of a list in a report that is longer with more of them; the last ones always fit."""
 
 
 async def store_report(system: System, options: Options, result: Result) -> None:
     """Keep the report in the state directory."""
-    contents = json.dumps(to_document(result), indent=2).encode() + b"\n"
+    contents = encode_report(result)
     try:
         async with asyncio.timeout(CHANNEL_LIMIT):
             await system.replace_own(f"{options.state_dir}/{REPORT}", contents, mode=0o600)
     except (ProvisioningError, TimeoutError) as error:
         logger.warning("report not stored: %s", str(error) or f"no answer in {CHANNEL_LIMIT:g} s")
+
+
+def encode_report(result: Result) -> bytes:
+    """Return the result's document in at most `MAX_REPORT` bytes: what does not fit is cut from texts and lists."""
+    document = to_document(result)
+    contents = _encode(document)
+    for longest, most in SHORTER:
+        if len(contents) <= MAX_REPORT:
+            break
+        contents = _encode(shorten(document, longest, most))
+    return contents
 
 
 async def write_console(options: Options, line: str) -> None:
@@ -58,6 +72,10 @@ async def tell_host(options: Options, report: str, result: Result) -> None:
             logger.debug("no KVP pool")
         except OSError as error:
             result.note(f"no report in the KVP pool: {error.strerror or f'no answer in {CHANNEL_LIMIT:g} s'}")
+
+
+def _encode(document: object) -> bytes:
+    return json.dumps(document, indent=2).encode() + b"\n"
 
 
 def _write_line(console: str, line: bytes) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "minprov/result/1"
 MAX_NOTES, MAX_ITEMS, MAX_SHOWN = 50, 50, 600
-"""So that the document of any run has at most 64 KiB."""
+"""Of what others can make as long as they like, how much is kept or shown."""
 
 logger = logging.getLogger(__name__)
 
@@ -171,3 +171,14 @@ def _shown(value: object) -> object:
     if isinstance(value, str):
         return value if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]}…"
     return str(value) if isinstance(value, Secret) else value
+
+
+def shorten(value: object, longest: int, most: int) -> object:
+    """Return a part of a document with its texts cut to `longest` characters and its lists to `most` items."""
+    if isinstance(value, dict):
+        return {key: shorten(item, longest, most) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shorten(item, longest, most) for item in value[:most]]
+    if isinstance(value, str) and len(value) > longest:
+        return f"{value[:longest]}…"
+    return value
