@@ -84,8 +84,10 @@ SHORTEST_DELAY = 0.1
 """The least between two attempts, whatever the platform asks for."""
 LONGEST_DELAY = 5.0
 """The most between two attempts, where the platform asks for nothing."""
-MAX_RETRY_AFTER = 60.0
-"""What counts of a longer delay that the platform asks for."""
+IMDS_LONGEST_WAIT = 30.0
+"""What counts of a longer Retry-After of IMDS, which documents a limit of five requests in a second."""
+WIRESERVER_LONGEST_WAIT = 60.0
+"""What counts of a longer Retry-After of WireServer; waagent asks again after seconds (`utils/restutil.py`)."""
 LAST_ATTEMPT = 1.0
 """Before the deadline: the last attempt is made then where its delay would go beyond."""
 ROUTE_POLL = 1.0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.xml_document import parse_document
+from minprov.limits import WIRESERVER_LONGEST_WAIT
 from minprov.model import GoalState
 from minprov.network.retry import AttemptFailed, Endpoint, retry
 from minprov.report import build_health_json, build_health_xml
@@ -46,6 +47,7 @@ WIRESERVER = Endpoint(
     read_timed_out=Reason.WIRESERVER_TIMEOUT,
     refused=Reason.WIRESERVER_HTTP,
     final_statuses=FINAL_STATUSES,
+    longest_wait=WIRESERVER_LONGEST_WAIT,
 )
 ATTEMPTS_BEFORE_JSON = 3
 

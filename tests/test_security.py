@@ -25,12 +25,13 @@ from minprov.emulator.vm import SAMPLE_VM
 from minprov.errors import ProvisioningError
 from minprov.machine.system import System
 from minprov.model import Evidence, InstanceMetadata
-from minprov.network.retry import AttemptFailed
+from minprov.network.retry import AttemptFailed, Endpoint
 from minprov.network.transport import MAX_BODY, Transport
 from minprov.outcome.timeline import Timeline
 from minprov.plan import plan_provisioning
 from minprov.properties import authorized_keys
 from minprov.sources.imds import IMDS
+from minprov.wire import WIRESERVER
 from tests.whole_run import WholeRun, ended, on, terminate
 
 ROOT = Path(__file__).parent.parent
@@ -42,13 +43,13 @@ OK, CHUNKED = b"HTTP/1.1 200 OK\r\n", b"Transfer-Encoding: chunked\r\n"
 # -- the link ----------------------------------------------------------------------------------------------------------
 
 
-async def ask(url: str) -> bytes:
+async def ask(url: str, endpoint: Endpoint = IMDS) -> bytes:
     async with Transport(Timeline()) as transport:
         deadline = time.monotonic() + 30
-        return await transport.attempt(IMDS, "GET", url, headers={"Metadata": "true"}, deadline=deadline)
+        return await transport.attempt(endpoint, "GET", url, headers={"Metadata": "true"}, deadline=deadline)
 
 
-def answer(head: bytes, piece: bytes = b"") -> bytes:
+def answer(head: bytes, piece: bytes = b"", endpoint: Endpoint = IMDS) -> bytes:
     """Ask a server that sends the head, and then the piece without end, and return what the client makes of it."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,7 +66,7 @@ def answer(head: bytes, piece: bytes = b"") -> bytes:
     async def main() -> bytes:
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            return await ask(f"http://127.0.0.1:{port}/")
+            return await ask(f"http://127.0.0.1:{port}/", endpoint)
 
     return asyncio.run(main())
 
@@ -136,10 +137,13 @@ def test_a_compressed_answer_is_not_unpacked() -> None:
 
 
 @pytest.mark.parametrize("asked_for", ["31536000", "9" * 5000, "٣" * 100])
-def test_retry_after_is_believed_for_a_minute_at_most(asked_for: str) -> None:
+@pytest.mark.parametrize(("endpoint", "longest"), [(IMDS, 30), (WIRESERVER, 60)])
+def test_of_a_retry_after_counts_what_its_endpoint_may_ask_for(
+    asked_for: str, endpoint: Endpoint, longest: int
+) -> None:
     with pytest.raises(AttemptFailed) as failed:
-        answer(f"HTTP/1.1 429 X\r\nRetry-After: {asked_for}\r\n\r\n".encode())
-    assert failed.value.delay == 60
+        answer(f"HTTP/1.1 429 X\r\nRetry-After: {asked_for}\r\n\r\n".encode(), endpoint=endpoint)
+    assert failed.value.delay == longest
 
 
 def test_user_data_which_anybody_in_the_vm_can_read_is_never_run() -> None:

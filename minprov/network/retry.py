@@ -27,6 +27,8 @@ class Endpoint(NamedTuple):
     read_timed_out: Reason
     refused: Reason
     final_statuses: frozenset[int]
+    longest_wait: float
+    """Seconds that count of a longer delay that the server asks for."""
 
 
 class RetryPolicy(NamedTuple):

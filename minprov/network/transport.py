@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from minprov import __version__
 from minprov.errors import ProvisioningError
-from minprov.limits import ATTEMPT_LIMIT, CONNECT_LIMIT, MAX_RETRY_AFTER, READ_LIMIT, SHORTEST_DELAY
+from minprov.limits import ATTEMPT_LIMIT, CONNECT_LIMIT, READ_LIMIT, SHORTEST_DELAY
 from minprov.network.deferred import deferred
 from minprov.network.retry import AttemptFailed, Endpoint
 from minprov.network.routes import RouteWatch, has_route
@@ -204,7 +204,7 @@ class Transport:
             ProvisioningError(endpoint.refused, http_code=status, url=url),
             status=status,
             final=not unsigned and (status in endpoint.final_statuses or 300 <= status < 400),
-            delay=max(min(float(after), MAX_RETRY_AFTER), SHORTEST_DELAY) if after.isdecimal() else None,
+            delay=max(min(float(after), endpoint.longest_wait), SHORTEST_DELAY) if after.isdecimal() else None,
         )
 
 

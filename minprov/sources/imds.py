@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.imds import parse_instance
-from minprov.limits import GONE_LIMIT
+from minprov.limits import GONE_LIMIT, IMDS_LONGEST_WAIT
 from minprov.network.retry import AttemptFailed, Endpoint, retry
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ IMDS = Endpoint(
     read_timed_out=Reason.IMDS_READ_TIMEOUT,
     refused=Reason.IMDS_HTTP,
     final_statuses=FINAL_STATUSES,
+    longest_wait=IMDS_LONGEST_WAIT,
 )
 
 

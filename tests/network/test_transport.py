@@ -224,13 +224,14 @@ def test_a_channel_that_asks_for_too_long_a_wait_is_left_for_the_other() -> None
     assert len(log) == 2
 
 
-def test_each_channel_is_tried_once_more_before_both_are_given_up() -> None:
+@pytest.mark.parametrize(("xml_times", "channel"), [("1", "xml"), ("'forever'", "json")])
+def test_each_channel_is_tried_once_more_before_both_are_given_up(xml_times: str, channel: str) -> None:
     both = "".join(
-        f'[[{name}]]\nstatus = 429\nheaders = {{ Retry-After = "60" }}\ntimes = 1\n'
-        for name in ("goal-state", "provisioning-health")
+        f'[[{name}]]\nstatus = 429\nheaders = {{ Retry-After = "60" }}\ntimes = {times}\n'
+        for name, times in (("goal-state", xml_times), ("provisioning-health", "1"))
     )
     delivery, _ = on_platform(not_ready, both, limit=1.5)
-    assert delivery == Delivery(channel="xml", attempts=2)
+    assert delivery == Delivery(channel=channel, attempts=2)
 
 
 @pytest.mark.parametrize("endless", ["headers", "one header", "trailers"])
