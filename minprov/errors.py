@@ -374,6 +374,18 @@ class Reason(Enum):
         "What WireServer delivered as certificates is damaged, for another key, or has a cipher unknown here.",
         "Fetch them again by `minprov certificates`; certificates of the Key Vault extension are the extension's.",
     )
+    CERTIFICATE_NOT_DELIVERED = (
+        "certificate not delivered",
+        os.EX_UNAVAILABLE,
+        "The ovf-env names a certificate by its thumbprint, and WireServer has not delivered it with its key.",
+        "Create the VM with the certificate (`osProfile.secrets`), exportable, or without the key pair.",
+    )
+    KEY_PAIR_REFUSED = (
+        "key pair cannot be put in its place",
+        os.EX_CANTCREAT,
+        "The ovf-env names a path that is not below the user's home directory, or another file is there.",
+        "Name a path such as $HOME/.ssh/id_rsa; a file that is there is never replaced.",
+    )
     TERMINATED = (
         "terminated by a signal",
         os.EX_TEMPFAIL,

@@ -101,7 +101,7 @@ INSIDE = {
     "sources": ({"systemd_imds"}, {"imds"}),
     "properties": (
         {"name_service"},
-        {"home", "inspection", "sshd_settings"},
+        {"home", "inspection", "sshd_settings", "user_directories"},
         {"login"},
         {"account_state", "doas"},
         {
@@ -122,7 +122,7 @@ INSIDE = {
     ),
     "duties.certificates": (
         {"contents", "settings"},
-        {"libcrypto", "openssl_tool"},
+        {"key_pairs", "libcrypto", "openssl_tool"},
         {"duty"},
     ),
     "duties.resource_disk": (

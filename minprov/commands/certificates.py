@@ -36,6 +36,9 @@ def run(argv: list[str]) -> int:
     from minprov.machine.identity import read_identity
 
     core = load(flags.get("config"))
+    if options.key_pairs and core.ovf_env is Policy.OFF:
+        detail = "ovf-env.policy is off, and nothing else names them"
+        raise ProvisioningError(Reason.CONFIG_INVALID, key="certificates.key-pairs", detail=detail)
     set_up_logging("error" if dry_run else core.log_level)
     work = fetch(options, core.wireserver_url, core.state_dir, read_identity().vm_id, dry_run=dry_run)
     try:
@@ -51,6 +54,7 @@ def run(argv: list[str]) -> int:
 
 def _render(document: dict[str, Any]) -> str:
     lines = [f"{document['directory']}/{name}: {state}\n" for name, state in document["files"].items()]
+    lines += [f"{path}: {state}\n" for path, state in document["key_pairs"].items()]
     return "".join(lines) or "the platform has no certificates for this VM\n"
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from minprov.actions import WriteAuthorizedKeys
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import Account, find_name, find_password_field
 from minprov.formats.ssh_keys import KEY_LINE, contains_all, merge_keys
 from minprov.machine.blocking import look
-from minprov.machine.files import file_error, read_file, replace_file, sync
+from minprov.machine.files import file_error, read_file, replace_file
 from minprov.machine.manifest import KEYS, Effect, digest
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
@@ -31,11 +31,11 @@ from minprov.properties.sshd_settings import (
     read_config,
 )
 from minprov.properties.user import SHADOW, set_password_field
+from minprov.properties.user_directories import opened_below_home
 
 NO_ENTRY = "the user may not enter a directory above it"
 DEFAULT_FILES = ".ssh/authorized_keys"
 DIRECTORY_MODE, FILE_MODE, ROOTS_FILE_MODE = 0o700, 0o600, 0o644
-DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_SIZE = 1 << 20
 """More than a thousand keys. Beyond that sshd itself is slow, and so would be the look at each of them here."""
 
@@ -256,49 +256,8 @@ def _directory(
         with system.directory(parent, make=0o755 if create else None) as directory:
             yield directory, list(_above(system, directory))
         return
-    with system.directory(account.home) as home:
-        directory, above = os.dup(home), []
-        try:
-            for name in os.path.relpath(parent, account.home).split("/"):
-                if name == ".":
-                    break
-                above.append(os.fstat(directory))
-                if create:
-                    _make_directory(name, directory, account)
-                below = os.open(name, DIRECTORY_FLAGS, dir_fd=directory)
-                os.close(directory)
-                directory = below
-                if (owner := os.fstat(directory).st_uid) != account.uid:
-                    raise ProvisioningError(
-                        Reason.HOME_REFUSED, username=account.name, path=parent, detail=f"it belongs to uid {owner}"
-                    )
-                if create:
-                    os.fchmod(directory, DIRECTORY_MODE)
-            yield directory, above
-        finally:
-            os.close(directory)
-
-
-def _make_directory(name: str, above: int, account: Account) -> None:
-    """Make a directory of the user's where there is none; under its name it is the user's from the start.
-
-    One that a power cut left root's, who made it, could not be told from one that the user has put there.
-    """
-    with suppress(FileNotFoundError):
-        os.stat(name, dir_fd=above, follow_symlinks=False)
-        return
-    draft = f".{name}.minprov"
-    with suppress(FileExistsError):
-        os.mkdir(draft, DIRECTORY_MODE, dir_fd=above)
-    directory = os.open(draft, DIRECTORY_FLAGS, dir_fd=above)
-    try:
-        if not os.listdir(directory):  # else the user has put another of root's in its place
-            os.fchown(directory, account.uid, account.gid)
-        sync(".", directory)
-    finally:
-        os.close(directory)
-    os.rename(draft, name, src_dir_fd=above, dst_dir_fd=above)
-    sync(".", above)
+    with opened_below_home(system, account, parent, mode=DIRECTORY_MODE if create else None) as opened:
+        yield opened
 
 
 def _above(system: System, directory: int) -> Iterator[os.stat_result]:

@@ -221,7 +221,11 @@ def test_certificates_go_and_what_is_beside_them_stays(tmp_path: Path, capsys: p
     """The keys of the VM are wherever the configuration has them put."""
     make_tree("debian", tmp_path)
     write(tmp_path, "/etc/minprov/minprov.toml", '[certificates]\ndirectory = "/etc/ssl/vm"\n')
-    write(tmp_path, "/var/lib/minprov/certificates.json", '{"files": ["AB.crt", "AB.prv", "../escape"]}')
+    pair = [write(tmp_path, f"/home/azureuser/.ssh/{name}", f"{name}\n") for name in ("id_rsa", "id_rsa.pub")]
+    pairs = {f"/{path.relative_to(tmp_path)}": digest(path.read_bytes()) for path in pair}
+    pair[1].write_text("changed since\n")
+    record = {"files": ["AB.crt", "AB.prv", "../escape"], "key_pairs": pairs}
+    write(tmp_path, "/var/lib/minprov/certificates.json", json.dumps(record))
     own = write(tmp_path, "/etc/ssl/vm/own.prv")
     gone = [write(tmp_path, "/etc/ssl/vm/AB.crt"), write(tmp_path, "/etc/ssl/vm/AB.prv")]
     gone += [write(tmp_path, "/var/lib/minprov/certificates/CD.prv"), tmp_path / "var/lib/minprov/certificates.json"]
@@ -230,4 +234,5 @@ def test_certificates_go_and_what_is_beside_them_stays(tmp_path: Path, capsys: p
     assert status == 0
     assert not any(path.exists() for path in gone)
     assert own.exists()
+    assert [path.exists() for path in pair] == [False, True]
     assert escape.exists()

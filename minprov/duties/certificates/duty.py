@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from minprov import __version__
 from minprov.duties.certificates.contents import Contents, files_of, keys_without_certificate
+from minprov.duties.certificates.key_pairs import Pairs, put_key_pairs, remove_key_pairs
 from minprov.duties.certificates.libcrypto import LibCrypto
 from minprov.duties.certificates.openssl_tool import OpensslTool
 from minprov.duties.certificates.settings import Options
@@ -71,11 +72,18 @@ async def _run(options: Options, base_url: str, state_dir: str, vm_id: str | Non
         contents = await _fetch(transport, base_url, deadline)
     wanted = dict(files_of(contents))
     missing = [name for name, file in wanted.items() if not _holds(system, f"{options.directory}/{name}", file)]
+    pairs = Pairs()
     if not dry_run:
         await _remove_foreign(system, options.directory, state_dir, vm_id)
         await _write(system, options.directory, {name: wanted[name] for name in missing})
-        record = {"schema": SCHEMA, "version": __version__, "vm_id": vm_id, "files": sorted(wanted), "error": None}
+    if options.key_pairs:
+        pairs = await put_key_pairs(system, state_dir, contents, wanted, dry_run=dry_run)
+    if not dry_run:
+        record: dict[str, Any] = {"schema": SCHEMA, "version": __version__, "vm_id": vm_id, "error": None}
+        record |= {"files": sorted(wanted), "user": pairs.user, "key_pairs": pairs.digests}
         await write_record(system, path_of(state_dir, PROGRAM), record)
+    if pairs.error:
+        raise pairs.error
     if nameless := keys_without_certificate(contents):
         logger.warning("%d keys have no certificate, and so no name: passed over", nameless)
     return {
@@ -86,6 +94,7 @@ async def _run(options: Options, base_url: str, state_dir: str, vm_id: str | Non
             name: ("planned" if dry_run else "changed") if name in missing else "unchanged" for name in sorted(wanted)
         },
         "keys_without_certificate": nameless,
+        "key_pairs": pairs.states,
     }
 
 
@@ -175,3 +184,4 @@ async def _remove_foreign(system: System, directory: str, state_dir: str, vm_id:
         return
     for name in record.get("files", ()):
         await system.remove_own(f"{directory}/{os.path.basename(str(name))}")
+    await remove_key_pairs(system, record.get("user"), record.get("key_pairs", {}))

@@ -11,6 +11,7 @@ class Options(NamedTuple):
 
     certificates: Policy = Policy.OFF
     directory: str = "/var/lib/minprov/certificates"
+    key_pairs: bool = False
 
 
 SETTINGS = {
@@ -19,6 +20,9 @@ SETTINGS = {
     ),
     "certificates.directory": Setting(
         "directory", "Where they are put, for root alone.", r"/[^\x00]*", "an absolute path"
+    ),
+    "certificates.key-pairs": Setting(
+        "key_pairs", "Put the key pairs that the ovf-env names (`SSH/KeyPairs`) below the user's home directory."
     ),
 }
 SCHEMA = Schema(Options, SETTINGS)

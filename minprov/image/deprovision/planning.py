@@ -177,17 +177,27 @@ def _id_of(effect: Effect, options: Options) -> tuple[str, Phase]:
 
 
 def _certificates(tree: Tree, options: Options, directory: str | None) -> Iterator[Item]:
-    """Yield the files that are on record as put into a directory that may have others, too."""
-    if directory is None or directory.startswith(f"{options.state_dir}/"):
-        return
+    """Yield the files that are on record as put where others may be, too."""
     try:
         record = json.loads(tree.text(f"{options.state_dir}/{CERTIFICATES}") or "{}")
         names = [os.path.basename(str(name)) for name in record["files"]]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        pairs = [(str(path), str(sha256)) for path, sha256 in record.get("key_pairs", {}).items()]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return
-    for path in (f"{directory}/{name}" for name in names):
+    others = directory is not None and not directory.startswith(f"{options.state_dir}/")
+    for path in (f"{directory}/{name}" for name in names if others):
         if tree.is_file(path):
             yield Item("certificates", Phase.ACCESS, Act.DELETE, path, "is this VM's")
+    for path, sha256 in pairs:
+        if _has(tree, path, sha256):
+            yield Item("certificates", Phase.ACCESS, Act.DELETE, path, "is of a key pair of this VM's")
+
+
+def _has(tree: Tree, path: str, sha256: str) -> bool:
+    try:
+        return digest(tree.read(path) or b"") == sha256
+    except ProvisioningError:  # whoever made it what it is now, it is not what was written
+        return False
 
 
 def _names(tree: Tree) -> Iterator[Item]:
