@@ -20,17 +20,23 @@ if TYPE_CHECKING:
 
 # With these a run tells nobody, or is none.
 TELLS_NOBODY = frozenset({"--dry-run", "--emulated", "--help", "-h", "--version"})
+STDERR = 2
 EX_SOFTWARE = 70  # os.EX_SOFTWARE
 
 
 def main() -> NoReturn:
     """Run the command line and exit, at once: taking the interpreter down takes longer than all that is left to do."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _open_streams()
     gc.disable()  # nothing here lives long enough for a collection to pay, and imports alone would set off dozens
     status = 0
-    if sys.argv[1:] or not _already_provisioned():
-        status = _run(sys.argv[1:])
+    try:
+        if sys.argv[1:] or not _already_provisioned():
+            status = _run(sys.argv[1:])
+    except MemoryError:  # while another one was being told
+        status = EX_SOFTWARE
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):  # it was closed, or nobody reads: no failure of the run
+        with suppress(OSError):  # nobody reads, or there is no room: no failure of the run
             stream.flush()
     os._exit(status)
 
@@ -43,6 +49,18 @@ def _already_provisioned() -> bool:
     return uuid is not None and holds(DEFAULT_DIRECTORY, READY, uuid)
 
 
+def _open_streams() -> None:
+    """Put /dev/null in the place of streams that were closed: no file that is opened later must be taken for one."""
+    with suppress(OSError):  # there is no /dev/null
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+            pass
+        os.close(descriptor)
+        sys.stdin, sys.stdout, sys.stderr = (
+            stream or open(number, mode)  # noqa: SIM115  # as long as the process
+            for number, (stream, mode) in enumerate(((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w")))
+        )
+
+
 def _run(argv: list[str]) -> int:
     last_resort = _last_resort(argv)
     try:
@@ -50,12 +68,26 @@ def _run(argv: list[str]) -> int:
 
         status = run(argv, last_resort)
     except Exception as defect:  # it cannot be loaded, or has a defect: the last resort tells when this process ends
-        import traceback
-
-        traceback.print_exc()
-        last_resort.hand_over("unhandled exception", f"{type(defect).__name__}: {defect}"[:200])
-        status = EX_SOFTWARE
+        status = _hand_over(defect, last_resort)
     last_resort.end()
+    return status
+
+
+def _hand_over(defect: Exception, last_resort: LastResort | NoLastResort) -> int:
+    """Say what has ended the run, have it told by the last resort, and return the exit status."""
+    phrase, detail, status = "unhandled exception", f"{type(defect).__name__}: {defect}"[:200], EX_SOFTWARE
+    with suppress(Exception):  # it may be that nothing more can be loaded
+        from minprov.errors import Reason
+        from minprov.machine.shortage import find_shortage
+
+        if shortage := find_shortage(defect):
+            phrase, detail, status = Reason.NO_RESOURCES.phrase, shortage, Reason.NO_RESOURCES.exit_status
+            sys.stderr.write(f"minprov: {phrase}: {detail}\n{Reason.NO_RESOURCES.action}\n")
+        else:
+            import traceback
+
+            traceback.print_exc()
+    last_resort.hand_over(phrase, detail)
     return status
 
 
@@ -71,7 +103,10 @@ def _last_resort(argv: list[str]) -> LastResort | NoLastResort:
         known["wireserver_url"] = url
     if (root := _flag(argv, "--root")) is not None:
         known["state_dir"] = _state_directory(root)
-    return LastResort(**known)
+    try:
+        return LastResort(**known)
+    except OSError:  # no further process or pipe may be had: the run goes without
+        return NoLastResort()
 
 
 def _state_directory(root: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,8 @@ def run(argv: list[str], last_resort: LastResort | NoLastResort | None = None) -
 
             print_result(to_document(Result(error=error)), as_json=True)
         else:
-            sys.stderr.write(f"minprov: {error}\n{error.reason.action}\n")
+            with suppress(OSError):  # there is no room
+                sys.stderr.write(f"minprov: {error}\n{error.reason.action}\n")
         return error.reason.exit_status
 
 

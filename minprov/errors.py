@@ -356,6 +356,12 @@ class Reason(Enum):
         "The kernel did not take the time-out of a disk, or the udev rule could not be written.",
         "Look at the file in /sys that the message names; where /etc is read-only, put the rule into the image.",
     )
+    NO_RESOURCES = (
+        "too little memory, processes or open files",
+        os.EX_OSERR,
+        "A limit of the unit, of its cgroup or of the machine leaves the run less than it needs.",
+        "Raise the limit that the report names; 128 MiB of address space and 32 open files are enough.",
+    )
     REPORT_FAILED = (
         "provisioned but not reported",
         os.EX_UNAVAILABLE,

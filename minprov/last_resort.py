@@ -166,7 +166,12 @@ def _tell(settings: dict[str, Any], phrase: str) -> None:
 
 def _bounded(seconds: float, work: Callable[[], None]) -> None:
     """Run it in a process that can be left behind, for a file system or a device may hold it for ever."""
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:  # no further process may be had: who is last in line may go untold, then
+        with suppress(Exception):
+            work()
+        return
     if child == 0:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -42,7 +42,7 @@ from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_duties, plan_ejection, plan_provisioning
 from minprov.properties import custom_data_run, root_password, waagent, withdrawal
 from minprov.properties.host_key_fingerprints import read_fingerprints
-from minprov.reporting import Reporting, first_of
+from minprov.reporting import Reporting, explained, first_of
 
 if TYPE_CHECKING:
     from minprov.discs.reading import Reading
@@ -349,7 +349,7 @@ class Run:
         try:
             async with asyncio.timeout(JOURNAL_LIMIT):
                 await in_thread(journal.close, partial(withdrawal.confirm, self._system))
-        except (OSError, ProvisioningError, TimeoutError) as error:
+        except Exception as error:  # the next run closes it, and how this one has ended is to be told
             logger.warning("the journal is not closed: %s", error)
 
     def _note_volatile_state(self) -> None:
@@ -389,5 +389,4 @@ class Run:
             reason = Reason.REPORT_FAILED if ready_is_due else Reason.DEADLINE
             self.result.error = ProvisioningError(reason, waited_for=self._timeline.waited_for, limit=limit)
         except* Exception as defects:  # whatever it is, the platform is told, and the log has the traceback
-            logger.critical("unhandled exception", exc_info=defects)
-            self.result.error = ProvisioningError(Reason.INTERNAL, exception=type(first_of(defects)).__name__)
+            self.result.error = explained(defects, "unhandled exception")

@@ -112,7 +112,7 @@ class Reporting:
         except* (ProvisioningError, TimeoutError) as failures:
             logger.error("NotReady not reported: %s", first_of(failures))
         except* Exception as defects:
-            logger.critical("NotReady not reported", exc_info=defects)
+            explained(defects, "NotReady not reported")
 
     async def _post_failure(self, report: str) -> None:
         with self._timeline.waiting("WireServer to accept the failure report"):
@@ -135,6 +135,19 @@ class Reporting:
     @property
     def _vm_id(self) -> str:
         return self._result.vm_id or UNKNOWN_VM_ID
+
+
+def explained(defects: ExceptionGroup[Exception], what: str) -> ProvisioningError:
+    """Log what nobody has foreseen, and return the error for it; a traceback says nothing where there is too little."""
+    from minprov.machine.shortage import find_shortage
+
+    first = first_of(defects)
+    if shortage := find_shortage(first):
+        error = ProvisioningError(Reason.NO_RESOURCES, detail=shortage)
+        logger.error("%s", error)
+        return error
+    logger.critical("%s", what, exc_info=defects)
+    return ProvisioningError(Reason.INTERNAL, exception=type(first).__name__)
 
 
 def first_of(failures: BaseExceptionGroup[E]) -> E:

@@ -75,6 +75,7 @@ INSIDE = {
             "password_hash",
             "paths",
             "processes",
+            "shortage",
             "tools",
         },
         {"proxy_agent"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,4 +28,5 @@ def print_text(lines: Iterable[str]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files and words of tools may have any character: one that cannot be written is shown as \\uXXXX.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    with suppress(OSError):  # nobody reads, or there is no room: no failure of what was done
+        sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from minprov.commands.parser import Parser
 
 
+# What a limit may be without being looked at again: a run needs much less. RLIM_INFINITY is -1.
+ENOUGH = {
+    resource.RLIMIT_AS: 1 << 30,
+    resource.RLIMIT_DATA: 1 << 28,
+    resource.RLIMIT_FSIZE: 1 << 26,
+    resource.RLIMIT_NOFILE: 256,
+}
+STACK_SIZE = 1 << 20
+"""Bytes for the stack of a thread, which are 8 MiB otherwise: a limit on memory counts what nobody uses, too."""
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 # Flags that are settings, by the name that both have.
 SETTINGS: dict[str, Callable[[Any], object]] = {
@@ -98,9 +107,25 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     # A core file would hold the password.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The emulated platform has media of its own, which is not there yet.
-    reading = None if flags.get("emulated") else Reading(options)
+    try:
+        if any(0 <= resource.getrlimit(kind)[0] < enough for kind, enough in ENOUGH.items()):
+            from minprov.machine.shortage import widen_limits
+
+            widen_limits()
+        # The emulated platform has media of its own, which is not there yet.
+        reading = None if flags.get("emulated") else Reading(options)
+    except (OSError, ProvisioningError) as error:
+        return _too_little(error, identity)
     return _run_in_loop(options, identity, flags, reading, refusal, last_resort)
+
+
+def _too_little(error: OSError | ProvisioningError, identity: Identity) -> Result:
+    """Return the result of a run that cannot begin: the last resort tells."""
+    if isinstance(error, OSError):
+        error = ProvisioningError(Reason.NO_RESOURCES, detail=error.strerror)
+    result = Result(error=error, vm_id=identity.vm_id)
+    result.is_untold = True
+    return result
 
 
 def _state_directory(root: str, options: Options) -> str | None:
@@ -119,8 +144,11 @@ def _run_in_loop(
     last_resort: LastResort | NoLastResort,
 ) -> Result:
     import asyncio
+    import threading
 
     from minprov.network.event_loop import new_event_loop
+
+    threading.stack_size(STACK_SIZE)
 
     # Directories such as /home, and what tools make, are for everyone to enter; what is not has a mode of its own.
     os.umask(0o022)

@@ -14,7 +14,6 @@ from contextlib import suppress
 from functools import partial
 
 from minprov.config import Options
-from minprov.errors import ProvisioningError
 from minprov.limits import CHANNEL_LIMIT
 from minprov.machine.blocking import in_thread
 from minprov.machine.child_process import in_child_process
@@ -37,7 +36,7 @@ async def store_report(system: System, options: Options, result: Result) -> None
     try:
         async with asyncio.timeout(CHANNEL_LIMIT):
             await system.replace_own(f"{options.state_dir}/{REPORT}", contents, mode=0o600)
-    except (ProvisioningError, TimeoutError) as error:
+    except Exception as error:  # whatever it is, such as a thread that cannot be had: the others are yet to be told
         logger.warning("report not stored: %s", str(error) or f"no answer in {CHANNEL_LIMIT:g} s")
 
 
@@ -55,7 +54,7 @@ def encode_report(result: Result) -> bytes:
 async def write_console(options: Options, line: str) -> None:
     """Write one line to the serial console, where there is one."""
     if options.console:
-        with suppress(OSError):
+        with suppress(OSError, MemoryError):
             async with asyncio.timeout(CHANNEL_LIMIT):
                 await in_child_process(
                     partial(_write_line, options.console, f"minprov: {line}\r\n".encode(errors="replace"))
@@ -70,8 +69,9 @@ async def tell_host(options: Options, report: str, result: Result) -> None:
                 await in_thread(kvp.put, options.kvp_pool, KVP_KEY, report)
         except FileNotFoundError:
             logger.debug("no KVP pool")
-        except OSError as error:
-            result.note(f"no report in the KVP pool: {error.strerror or f'no answer in {CHANNEL_LIMIT:g} s'}")
+        except Exception as error:
+            detail = getattr(error, "strerror", None) or str(error) or f"no answer in {CHANNEL_LIMIT:g} s"
+            result.note(f"no report in the KVP pool: {detail}")
 
 
 def _encode(document: object) -> bytes:

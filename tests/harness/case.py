@@ -33,6 +33,7 @@ class Run:
     json: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
+    shell: str | None = None
     config: str | None = None
     firmware: str = "gen2"
     media: str = "image"
@@ -146,6 +147,7 @@ RUN_CONVERTERS = {
     "json": flag,
     "environment": text_table,
     "user": text,
+    "shell": text,
     "config": text,
     "firmware": _one_of(FIRMWARE),
     "media": _one_of(MEDIA),

@@ -120,7 +120,8 @@ async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tup
     observed: dict[str, Any] = {"exit_status": ended.status}
     if run.json:
         try:
-            observed |= _settle_document(json.loads(ended.stdout), privileged=machine.privileged)
+            text = ended.stdout or (_stored_result(machine) if run.shell else "")
+            observed |= _settle_document(json.loads(text), privileged=machine.privileged)
         except ValueError:
             faults.append(f"stdout is no JSON document: {ended.stdout[:1000]}")
     else:
@@ -154,6 +155,8 @@ async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tup
     if "--dry-run" in run.arguments:
         faults += [f"a dry run changed {path}" for path in changes]
         faults += [f"a dry run posted to {item.endpoint}" for item in platform.requests if item.request.method != "GET"]
+    if "Traceback (most recent call last)" in ended.stderr:
+        faults.append("a traceback")
     outputs = {
         "stdout": ended.stdout.encode(),
         "stderr": ended.stderr.encode(),
@@ -172,6 +175,12 @@ async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tup
     if ended.status and not run.json:
         log += ended.stdout
     return observed, log, ended.seconds
+
+
+def _stored_result(machine: Machine) -> str:
+    """Return the document of a run that was given no stdout to print it on."""
+    stored = Path(f"{machine.root}/var/lib/minprov/report.json")
+    return stored.read_text(encoding="utf-8") if stored.exists() else ""
 
 
 def _bring(program: str, machine: Machine) -> None:
@@ -241,6 +250,8 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
             sandbox.enter()
 
     command = ["chroot", f"--userspec={run.user}", "/"] if run.user else []
+    if run.shell:
+        command += ["sh", "-c", run.shell, "sh"]
     if run.inject:
         command += ["strace", "-f", "-qq", "-o", "/dev/null", *shlex.split(run.inject)]
     if case.trace:
@@ -266,6 +277,8 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
     try:
         async with asyncio.timeout(deadline(run) + 2 * KILL_LIMIT):
             stdout, stderr = await process.communicate()
+            seconds = time.monotonic() - started
+            await _wait_for_last_resort(process.pid)
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
@@ -276,8 +289,16 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
         stdout=stdout.decode(),
         stderr=stderr.decode(errors="replace"),
         console=machine.read_console(),
-        seconds=time.monotonic() - started,
+        seconds=seconds,
     )
+
+
+async def _wait_for_last_resort(group: int) -> None:
+    """Wait for the process that tells in the run's place why it could not; an orphan, it is this process's child."""
+    with suppress(ChildProcessError):
+        while True:
+            if os.waitpid(-group, os.WNOHANG)[0] == 0:  # noqa: ASYNC222  # it does not wait
+                await asyncio.sleep(0.01)
 
 
 def deadline(run: Run) -> float:
