@@ -61,10 +61,12 @@ attack-long: $(VENV)/.ready  ## the same with other inputs from other seeds, for
 crash: $(VENV)/.ready  ## kill and cut off runs at 30 moments of each kind, as root, and see the next make it good
 	tests/ensure-packages tests/apt-packages.txt && tests/make-busybox
 	$(BIN)/python -m tests.crash --points 30
+	$(BIN)/python -m tests.crash.resource_disk --points 10
 
 crash-all: $(VENV)/.ready  ## the same at every moment
 	tests/ensure-packages tests/apt-packages.txt && tests/make-busybox
 	$(BIN)/python -m tests.crash
+	$(BIN)/python -m tests.crash.resource_disk
 
 docs: $(VENV)/.ready  ## write the documents that are made from the code
 	$(BIN)/python -m scripts.generate_docs

@@ -17,7 +17,18 @@ KINDS = ("shadow-utils", "not-posted", "power-cut-btrfs")
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not SUPPORTED, reason="the tracer knows the system calls of x86-64 alone")
 def test_what_a_kill_or_a_power_cut_leaves_is_made_good_by_the_next_run() -> None:
-    command = [sys.executable, "-m", "tests.crash", "--points", "3", *KINDS]
+    _try("tests.crash", "--points", "3", *KINDS)
+
+
+@pytest.mark.root
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not SUPPORTED, reason="the tracer knows the system calls of x86-64 alone")
+def test_what_a_power_cut_leaves_of_the_temporary_disk_is_made_good_by_the_next_boot() -> None:
+    _try("tests.crash.resource_disk", "--points", "3", "ext4", "ext4-used")
+
+
+def _try(program: str, *options: str) -> None:
+    command = [sys.executable, "-m", program, *options]
     run = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert run.returncode == 0, run.stdout + run.stderr
 

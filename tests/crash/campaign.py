@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import minprov
 from tests.harness.driver import PROGRAMS
@@ -23,6 +23,8 @@ from tests.harness.machine import WIRESERVER, Image
 from .effects import SUPPORTED, Effect
 from .machines import FILE_SYSTEMS, FileSystem, each_alone
 from .trial import VM_ID, Kill, Scenario, Verdict, observe, prepare, try_kill, try_power_cut
+
+T = TypeVar("T")
 
 MOST_FAULTS, LONGEST_FAULT = 4, 500  # that are shown of one trial
 
@@ -170,7 +172,7 @@ def campaign(kinds: Sequence[Kind]) -> Iterator[Campaign]:
         yield Campaign(image, kinds)
 
 
-def spread(points: Sequence[Kill], number: int | None) -> list[Kill]:
+def spread(points: Sequence[T], number: int | None) -> list[T]:
     """Return so many of the points, evenly spread."""
     if number is None or number >= len(points):
         return list(points)

@@ -8,7 +8,7 @@ import re
 import socket
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .tracer import Flags, Stop
@@ -54,6 +54,10 @@ CALLS = {
     132: Call("utime", "path"),
     133: Call("mknod", "path"),
     162: Call("sync", "other"),
+    165: Call("mount", "path", 1),
+    166: Call("umount2", "path"),
+    167: Call("swapon", "path"),
+    168: Call("swapoff", "path"),
     170: Call("sethostname", "other"),
     188: Call("setxattr", "path"),
     189: Call("lsetxattr", "path"),
@@ -81,6 +85,7 @@ CALLS = {
     316: Call("renameat2", "path", 3, 2),
     326: Call("copy_file_range", "write", 2),
     328: Call("pwritev2", "write"),
+    429: Call("move_mount", "path", 3, 2),
     437: Call("openat2", "path", 1, 0),
     452: Call("fchmodat2", "path", 1, 0),
 }
@@ -107,20 +112,24 @@ class Effect(NamedTuple):
 
 
 class Effects:
-    """Tells what the calls do to the machine at `root`; one that has nothing to make or to remove does nothing."""
+    """Tells what the calls do to the machine at `root`; one that has nothing to make or to remove does nothing.
 
-    def __init__(self, root: str) -> None:
+    Of block devices only those count that `devices` has a name for, by their paths.
+    """
+
+    def __init__(self, root: str, devices: Mapping[str, str] | None = None) -> None:
         self._root = root
+        self._devices = devices or {}
         self._under_way: dict[int, Effect | None] = {}  # by thread: after a call, the same that it was before
 
     def find(self, stop: Stop) -> Effect | None:
         """Return what a call is about to do, or has done, or None if nothing."""
         if not stop.done:
-            self._under_way[stop.thread] = _find_effect(stop, self._root)
+            self._under_way[stop.thread] = _find_effect(stop, self._root, self._devices)
         return self._under_way[stop.thread]
 
 
-def _find_effect(stop: Stop, root: str) -> Effect | None:
+def _find_effect(stop: Stop, root: str, devices: Mapping[str, str]) -> Effect | None:
     call = CALLS[stop.number]
     thread = stop.thread
     target: str | None
@@ -131,7 +140,7 @@ def _find_effect(stop: Stop, root: str) -> Effect | None:
     elif call.kind == "connect":
         target = _address(root, thread, stop.arguments[1])
     elif call.kind in ("file", "write"):
-        target = _described(thread, stop.arguments[call.place], root, sockets=call.kind == "write")
+        target = _described(thread, stop.arguments[call.place], root, devices, sockets=call.kind == "write")
     else:
         target = _path(stop, call, root)
     if target is None or call.name in (REMOVES, MAKES)[os.path.lexists(root + target)]:
@@ -171,8 +180,8 @@ def _program(thread: int, first: int, root: str) -> str:
     return "minprov, child" if name.startswith("python") else name
 
 
-def _described(thread: int, descriptor: int, root: str, *, sockets: bool) -> str | None:
-    """Return what a descriptor is of, if it is a file of the tree or, among `sockets`, a TCP one."""
+def _described(thread: int, descriptor: int, root: str, devices: Mapping[str, str], *, sockets: bool) -> str | None:
+    """Return what a descriptor is of: a file of the tree, one of the devices or, among `sockets`, a TCP one."""
     link = f"{root}/proc/{thread}/fd/{_signed(descriptor)}"
     try:
         mode, path = os.stat(link).st_mode, os.readlink(link)
@@ -180,6 +189,8 @@ def _described(thread: int, descriptor: int, root: str, *, sockets: bool) -> str
         return None
     if stat.S_ISSOCK(mode):
         return "the platform" if sockets and path[len("socket:[") : -1] in _tcp_sockets(root) else None
+    if stat.S_ISBLK(mode):
+        return devices.get(path)
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return None
     return _in_tree(path, root)
