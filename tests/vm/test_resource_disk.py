@@ -42,6 +42,11 @@ READ = f"cat {MOUNT_POINT}/file"
 TIMEOUTS = "cat /sys/bus/scsi/drivers/sd/*/timeout"
 FSTAB = "grep -c resource /etc/fstab"
 LINKS = "ls /dev/disk/by-id"
+ADDED = "/dev/disk/by-id/scsi-0Msft_Virtual_Disk_added"
+ADDED_TIMEOUT = (
+    f"for _ in $(seq 100); do test -e {ADDED} && break; sleep 0.2; done; "
+    f"cat /sys/class/block/$(basename $(readlink {ADDED}))/device/timeout"
+)
 
 
 class Seen(NamedTuple):
@@ -105,13 +110,25 @@ def scsi_disk(path: Path, lun: int, serial: str) -> tuple[str, ...]:
     )
 
 
-async def _look(system: Disk, name: str, temporary: Path | None, data: Path, *questions: str) -> Seen:
+async def _add_disk(guest: Guest, path: Path) -> None:
+    """Attach a data disk to the running machine."""
+    await guest.machine.monitor.execute("blockdev-add", driver="file", filename=str(path), **{"node-name": "added"})
+    hardware = {"vendor": "Msft", "product": "Virtual Disk", "lun": 3, "serial": "added"}
+    await guest.machine.monitor.execute("device_add", driver="scsi-hd", drive="added", **hardware)
+
+
+async def _look(
+    system: Disk, name: str, temporary: Path | None, data: Path, *questions: str, added: Path | None = None
+) -> Seen:
     before = digest(data)
     devices = [*scsi_disk(data, 2, "data"), *(scsi_disk(temporary, 1, "temporary") if temporary else ())]
     async with boot(RESOURCE_DISK, name=f"resource-disk-{name}", disk=system, devices=devices, memory=512) as guest:
         await guest.machine.shell_ready(within=300)
         asked = (SETTLED, STATUS, MOUNTED, SWAPS, RECORD, TIMEOUTS, *questions)
         answers = {question: (await guest.ask(question, within=300)).output.strip() for question in asked}
+        if added:
+            await _add_disk(guest, added)
+            answers[ADDED_TIMEOUT] = (await guest.ask(ADDED_TIMEOUT)).output.strip()
         await _keep_journal(guest, name)
         await guest.machine.power_off()
     return Seen(answers, digest(data) == before)
@@ -133,9 +150,10 @@ def _story(name: str, play: Callable[[Disk, Path, Path], Any]) -> Story:
 
 
 async def _new_disk(system: Disk, directory: Path, data: Path) -> dict[str, Seen]:
-    temporary = directory / "temporary"
+    temporary, added = directory / "temporary", directory / "added"
     fresh(temporary)
-    return {"first": await _look(system, "first", temporary, data, WRITE, FSTAB, LINKS)}
+    blank(added)
+    return {"first": await _look(system, "first", temporary, data, WRITE, FSTAB, LINKS, added=added)}
 
 
 async def _later(system: Disk, directory: Path, data: Path) -> dict[str, Seen]:
@@ -165,7 +183,7 @@ LATER = _story("a temporary disk, boot after boot", _later)
 WITH_DATA = _story("a temporary disk with data", _with_data)
 
 
-@pytest.mark.parametrize("story", [on_demand(NEW_DISK)])
+@pytest.mark.parametrize("story", [NEW_DISK])
 def test_a_new_disk_is_formatted_mounted_and_swapped_on(story: Story, told: dict[Story, Future[Any]]) -> None:
     seen = told[story].result()["first"]
     assert "temporary" in seen.answers[LINKS], seen.answers[LINKS]
@@ -175,6 +193,7 @@ def test_a_new_disk_is_formatted_mounted_and_swapped_on(story: Story, told: dict
     assert {"nodev", "nosuid", "noatime"} <= set(seen.answers[MOUNTED].split()[1].split(","))
     assert f"{MOUNT_POINT}/swapfile" in seen.answers[SWAPS]
     assert set(seen.answers[TIMEOUTS].split()) == {"300"}
+    assert seen.answers[ADDED_TIMEOUT] == "300"
     assert seen.answers[FSTAB] == "0"
     assert seen.data_disk_is_the_same
 
