@@ -163,13 +163,25 @@ def test_without_mkfs_the_disk_is_as_it_was(tmp_path: Path) -> None:
     assert digest(image) == before
 
 
-def test_a_full_disk_has_no_room_for_swap(tmp_path: Path) -> None:
-    with loop_device(fill(tmp_path, FRESH)) as device:
-        config = write_config(tmp_path, device)
+@pytest.mark.parametrize("file_system", DISKS)
+def test_a_full_disk_is_mounted_and_a_failure(file_system: str, tmp_path: Path) -> None:
+    with loop_device(fill(tmp_path, DISKS[file_system])) as device:
+        config = write_config(tmp_path, device, file_system=file_system)
         run(config, after='swapoff "$mounted/swapfile"; rm "$mounted/swapfile"; cat /dev/zero >"$mounted/x" || true')
-        status, document = run(config)
-    assert (status, states(document)) == (71, {"resource-disk": "changed", "swap": "failed"})
-    assert "no room" in str(document["error"])
+        status, document = run(config, after='test -s "$mounted/x"')
+    swap, disk = Reason.SWAP_NOT_ACTIVE, Reason.RESOURCE_DISK_NOT_USABLE
+    # ext4 keeps a little back, which is enough for the file that is written to see whether one can.
+    reason, said = (swap, "no room") if file_system == "ext4" else (disk, "No space left on device")
+    assert status == reason.exit_status
+    assert states(document)["swap"] == "failed"
+    assert said in str(document["error"])
+
+
+def test_a_file_system_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "/dev/no-such-disk", file_system="zfs")
+    done = in_namespace('exec "$@"', *PROGRAM, "resource-disk", "--config", config)
+    assert done.returncode == Reason.CONFIG_INVALID.exit_status
+    assert "expected one of ext4, xfs, btrfs" in done.stderr
 
 
 def test_swap_is_never_more_than_half_of_what_is_free(tmp_path: Path) -> None:
