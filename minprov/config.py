@@ -173,7 +173,7 @@ class Schema(NamedTuple):
 
 SETTINGS = {
     "timeout": Setting("timeout", "Seconds for the whole run, from start to the accepted report."),
-    "loop": Setting("loop", "The event loop; `auto` is uvloop where it is installed."),
+    "loop": Setting("loop", "The event loop; `auto` is asyncio's own, which starts sooner."),
     "log-level": Setting("log_level", "Least severe message to log: debug, info, warning or error."),
     "state-dir": Setting("state_dir", "Where the report, markers and stored documents are kept."),
     "other-provisioners": Setting(

@@ -85,8 +85,8 @@ INSIDE = {
         {"account_locks", "duty_record", "provisioners"},
     ),
     "network": (
-        {"deferred", "event_loop", "retry", "routes"},
-        {"transport"},
+        {"deferred", "retry", "routes"},
+        {"event_loop", "transport"},
     ),
     "discs": (
         {"access", "kernel_mount", "volume"},

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
+
+from minprov.network.deferred import deferred
+
+with deferred("traceback"):  # for exceptions that are logged, of which a good run has none
+    import logging
 
 LOG_FORMAT = "minprov: %(message)s"
 LOG_LEVELS = ("debug", "info", "warning", "error")

@@ -143,7 +143,6 @@ def _run_in_loop(
     refusal: ProvisioningError | None,
     last_resort: LastResort | NoLastResort,
 ) -> Result:
-    import asyncio
     import threading
 
     from minprov.network.event_loop import new_event_loop
@@ -153,7 +152,6 @@ def _run_in_loop(
     # Directories such as /home, and what tools make, are for everyone to enter; what is not has a mode of its own.
     os.umask(0o022)
     loop = new_event_loop(options.loop)
-    asyncio.set_event_loop(loop)
     result = loop.run_until_complete(_main(options, identity, flags, reading, refusal, last_resort))
     # The loop is not closed: that would wait for threads, one of which a file system may hold for ever.
     if flags.get("dry_run") and not identity.on_azure and _found_nothing(result, options):
@@ -197,8 +195,10 @@ async def _main(
         stack.callback(reading.abandon)
         system = System(flags.get("root", "/"), look_only=flags.get("dry_run", False))
         current = Run(options, system, identity, reading, last_resort)
+        loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, current.terminate)
+            # The loop's own way to add a handler would load `inspect`, to see that it is no coroutine.
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(current.terminate))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         if refusal:
             return await current.refuse(refusal)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import marshal
 import os
 import signal
-import traceback
 from collections.abc import Callable
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -93,6 +92,8 @@ def _serve(function: Callable[[], object], writer: int) -> NoReturn:
         except OSError as error:
             answer = "system", error.errno, error.strerror
         except Exception:
+            import traceback  # a good run has no use for it
+
             answer = "defect", traceback.format_exc()
         with open(writer, "wb") as stream:
             marshal.dump(answer, stream)

@@ -1,43 +1,139 @@
-"""Import a library without the modules that it imports in turn and that nobody is going to use."""
+"""Import a library without the modules that it imports in turn and that nobody is going to use.
+
+In their place it gets stand-ins. What it takes from one, by `from … import`, stands for the real thing in turn, which
+is loaded when it is called, looked into or derived from. `importlib.util.LazyLoader` would load a module once a second
+one imports it, and whenever a name is taken from it.
+"""
 
 from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from importlib.util import LazyLoader
-from typing import TYPE_CHECKING
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from threading import get_ident
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from collections.abc import Iterator
 
 
 @contextmanager
 def deferred(*names: str) -> Iterator[None]:
-    """While entered, have modules of these names load once something looks into them, which may be never.
+    """While entered, have this thread import stand-ins for the modules of these names that are not loaded yet.
 
-    Before Python 3.12 two threads must not be the first to look into one of them at the same time.
+    Whoever imports one of the modules afterwards gets the real one.
     """
-    finder = _Finder(frozenset(names))
+    finder = _Finder(names)
     sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
         sys.meta_path.remove(finder)
+        finder.withdraw()
+
+
+@contextmanager
+def without(*names: str) -> Iterator[None]:
+    """While entered, have modules that are not loaded yet look as if they were not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]  # None: what `import` takes for that
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 class _Finder:
-    def __init__(self, names: frozenset[str]) -> None:
-        self._names = names
+    """Finds stand-ins; also the loader that makes them."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name not in self._names:
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = set(names)
+        self._thread: int | None = get_ident()
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        if name not in self._names or not self.is_importing():
             return None
-        specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, specs), None)
-        if spec and spec.loader:
-            spec.loader = LazyLoader(spec.loader)
-        return spec
+        return ModuleSpec(name, self)  # type: ignore[arg-type]  # a loader by its methods
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _StandIn(spec.name, self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Do nothing: there is no code."""
+
+    def is_importing(self) -> bool:
+        """Tell whether it is the import that asks, and not somebody who uses what was imported."""
+        return get_ident() == self._thread
+
+    def load(self, name: str) -> ModuleType:
+        """Return the real module."""
+        if name in self._names:
+            self._withdraw(name)
+        return import_module(name)
+
+    def withdraw(self) -> None:
+        """Leave the place of every stand-in to the real module."""
+        self._thread = None
+        for name in tuple(self._names):
+            self._withdraw(name)
+
+    def _withdraw(self, name: str) -> None:
+        self._names.discard(name)
+        if isinstance(module := sys.modules.get(name), _StandIn):
+            del sys.modules[name]
+            package, _, attribute = name.rpartition(".")
+            if package and vars(sys.modules[package]).get(attribute) is module:
+                delattr(sys.modules[package], attribute)
+
+
+class _StandIn(ModuleType):
+    """A module without anything in it."""
+
+    def __init__(self, name: str, finder: _Finder) -> None:
+        super().__init__(name)
+        self._finder = finder
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # as a module's
+        if name.startswith("__"):
+            raise AttributeError(name)
+        taken = _Taken(self.__name__, name, self._finder)
+        return taken if self._finder.is_importing() else taken.load()
+
+
+class _Taken:
+    """What was taken from a stand-in: a function, a class or a constant."""
+
+    def __init__(self, module: str, name: str, finder: _Finder) -> None:
+        self._module, self._name, self._finder = module, name, finder
+
+    def load(self) -> Any:  # noqa: ANN401  # whatever it is
+        return getattr(self._finder.load(self._module), self._name)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name.startswith("__"):  # only `typing` asks, for annotations
+            raise AttributeError(name)
+        return getattr(self.load(), name)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
+        return self.load()(*arguments, **keywords)
+
+    def __mro_entries__(self, _bases: tuple[object, ...]) -> tuple[type]:
+        return (self.load(),)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        """Nothing is an instance of a class that has never been loaded."""
+        loaded = not isinstance(sys.modules.get(self._module), _StandIn | None)
+        return loaded and isinstance(instance, self.load())
+
+    # In annotations:
+
+    def __getitem__(self, _parameters: object) -> _Taken:
+        return self
+
+    def __or__(self, _other: object) -> _Taken:
+        return self
+
+    __ror__ = __or__

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 from typing import Any
 
 from minprov.config import Loop
+from minprov.network.deferred import deferred, without
+
+# asyncio does without TLS where there is none. It uses these to show where a coroutine comes from.
+with deferred("inspect", "linecache", "traceback"), without("ssl"):
+    import asyncio
 
 logger = logging.getLogger(__name__)
 
 
 def new_event_loop(choice: Loop) -> asyncio.AbstractEventLoop:
-    """Return uvloop's where it is installed and not declined, else asyncio's own."""
-    if choice is Loop.ASYNCIO:
+    """Return asyncio's own loop, or uvloop's where that was chosen and is installed."""
+    if choice is not Loop.UVLOOP:
         return asyncio.new_event_loop()
     try:
         import uvloop
     except ImportError:
-        if choice is Loop.UVLOOP:
-            logger.warning("uvloop is not installed: asyncio's own loop is used")
+        logger.warning("uvloop is not installed: asyncio's own loop is used")
         return asyncio.new_event_loop()
 
     class DirectLoop(uvloop.Loop):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 from minprov import __version__
 from minprov.errors import ProvisioningError
 from minprov.limits import ATTEMPT_LIMIT, CONNECT_LIMIT, READ_LIMIT, SHORTEST_DELAY
-from minprov.network.deferred import deferred
+from minprov.network.deferred import deferred, without
 from minprov.network.retry import AttemptFailed, Endpoint
 from minprov.network.routes import RouteWatch, has_route
 
@@ -33,13 +33,16 @@ if TYPE_CHECKING:
 # plain HTTP only. OpenSSL reads the variable, and nothing else in this process uses it.
 os.environ.setdefault("SSL_CERT_FILE", "/dev/null")
 
-# What aiohttp's code and its libraries' would use for cookies, uploads, names beyond ASCII and other charsets. It is a
-# tenth of what the import takes.
+# What aiohttp's code and its libraries' would use for cookies, uploads, web sockets, tracing, proxies, names beyond
+# ASCII and other charsets: two fifths of what the import takes.
 UNUSED = (
-    *("attr.converters", "attr.filters", "attr.validators", "charset_normalizer", "email.header", "html", "idna"),
-    *("mimetypes", "shlex", "uuid"),
+    *("aiohttp._websocket.reader", "aiohttp.client_middleware_digest_auth", "aiohttp.client_ws", "aiohttp.formdata"),
+    *("aiohttp.http_websocket", "aiohttp.multipart", "aiohttp.payload_streamer", "aiohttp.tracing"),
+    *("attr.converters", "attr.filters", "attr.validators"),
+    *("charset_normalizer", "email.header", "email.parser", "email.policy", "email.utils", "html", "idna", "inspect"),
+    *("mimetypes", "netrc", "shlex", "traceback", "urllib.request", "uuid"),
 )
-with deferred(*UNUSED):
+with deferred(*UNUSED), without("ssl"):
     import aiohttp
     from aiohttp.client_proto import ResponseHandler
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from minprov.emulator.platform import Emulator
-from minprov.network.deferred import deferred
+from minprov.network.deferred import deferred, without
 from minprov.network.transport import UNUSED
 from tests.whole_run import WholeRun, ended, on
 
-# The program; when it exits it tells of each imported module whether that was run.
+# The program; when it exits it tells which modules it has imported.
 TELLING = """
-import json, os, sys, types
+import json, os, sys
 end = os._exit
 def tell(status):
-    kinds = {name: type(module) is types.ModuleType for name, module in sys.modules.items()}
-    sys.stderr.write(json.dumps(kinds))
+    sys.stderr.write(json.dumps(list(sys.modules)))
     sys.stderr.flush()
     end(status)
 os._exit = tell
@@ -31,33 +32,102 @@ main()
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of a module that can be imported, and leaves a file behind where it was run."""
-    (tmp_path / "seldom_used.py").write_text("open(__file__ + '.ran', 'x').close()\nanswer = 42\n")
+    (tmp_path / "seldom_used.py").write_text(
+        "open(__file__ + '.ran', 'x').close()\n"
+        "answer = 42\n"
+        "class Base: pass\n"
+        "class Derived(Base): pass\n"
+        "def double(number): return 2 * number\n"
+    )
+    (tmp_path / "library.py").write_text(
+        "import seldom_used, seldom_used as again\n"
+        "from seldom_used import Base, Derived, answer, double\n"
+        "def annotated(one: Base | None, many: list[Base], some: Base[int]) -> None | Base: pass\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "seldom_used", raising=False)
+    monkeypatch.delitem(sys.modules, "library", raising=False)
     return "seldom_used"
 
 
-def test_a_module_is_run_when_something_looks_into_it(module: str, tmp_path: Path) -> None:
-    ran = tmp_path / "seldom_used.py.ran"
+@pytest.fixture
+def ran(tmp_path: Path) -> Path:
+    """Return the file that the module leaves behind."""
+    return tmp_path / "seldom_used.py.ran"
+
+
+def test_a_module_is_run_when_something_of_it_is_used(module: str, ran: Path) -> None:
     with deferred(module):
-        imported = __import__(module)
+        library = __import__("library")
+    assert not isinstance(42, library.Base)
+    assert module not in sys.modules
     assert not ran.exists()
-    assert imported.answer == 42
+    assert library.double(21) == 42
     assert ran.exists()
 
 
-def test_others_are_run_at_once_and_so_is_that_one_later_on(module: str, tmp_path: Path) -> None:
+def test_what_it_stands_for_is_the_real_thing(module: str) -> None:
+    with deferred(module):
+        library = __import__("library")
+    real = __import__(module)
+    assert library.seldom_used.answer == library.again.answer == real.answer
+    assert library.seldom_used.Base is real.Base
+    assert isinstance(real.Derived(), library.Base)
+    assert isinstance(library.Derived(), real.Base)
+    assert library.answer.real == 42
+    with pytest.raises(AttributeError, match="seldom_used"):
+        print(library.seldom_used.missing)
+
+
+def test_what_is_used_at_once_is_run_at_once(module: str) -> None:
+    with deferred(module):
+        library = __import__("library")
+        new = types.new_class("New", (library.Derived,))
+        assert sys.modules[module].answer == 42
+    assert issubclass(new, __import__(module).Base)
+
+
+def test_another_thread_gets_the_real_one_meanwhile(module: str) -> None:
+    with deferred(module), ThreadPoolExecutor(1) as pool:
+        stand_in = __import__(module)
+        assert pool.submit(lambda: stand_in.answer).result() == 42
+        assert pool.submit(lambda: __import__(module).answer).result() == 42
+
+
+def test_others_are_run_at_once_and_so_is_that_one_later_on(module: str, ran: Path) -> None:
     finders = list(sys.meta_path)
-    with deferred("something_else"):
-        pass
+    with deferred("something_else", module):
+        assert __import__("email.policy").policy.__name__ == "email.policy"
     assert sys.meta_path == finders
     __import__(module)
-    assert (tmp_path / "seldom_used.py.ran").exists()
+    assert ran.exists()
 
 
-def test_a_module_that_is_not_there_is_missed_as_ever() -> None:
-    with deferred("not_there_at_all"), pytest.raises(ModuleNotFoundError):
-        __import__("not_there_at_all")
+def test_a_submodule_is_taken_from_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    import xml
+
+    monkeypatch.delitem(sys.modules, "xml.sax", raising=False)
+    monkeypatch.delattr(xml, "sax", raising=False)
+    with deferred("xml.sax"):
+        __import__("xml.sax")
+        assert hasattr(xml, "sax")
+    assert not hasattr(xml, "sax")
+    assert __import__("xml.sax").sax.SAXException
+
+
+def test_a_module_can_be_hidden(module: str) -> None:
+    with without(module, "json"):
+        assert __import__("json") is json
+        with pytest.raises(ModuleNotFoundError):
+            __import__(module)
+    assert __import__(module).answer == 42
+
+
+def test_a_module_that_is_not_there_is_missed_when_it_is_used() -> None:
+    with deferred("not_there_at_all"):
+        stand_in = __import__("not_there_at_all")
+    with pytest.raises(ModuleNotFoundError):
+        print(stand_in.answer)
 
 
 @pytest.mark.root
@@ -68,7 +138,7 @@ def test_a_run_looks_into_none_of_them(tmp_path: Path) -> None:
         run = await ended(await whole.start(platform, code=TELLING))
         assert run.status == 0, run.stderr
         loaded = json.loads(run.stderr.splitlines()[-1])
-        assert not loaded["attr.validators"]
-        assert [name for name in UNUSED if loaded.get(name)] == []
+        assert "aiohttp.client" in loaded
+        assert [name for name in (*UNUSED, "ssl", "uvloop") if name in loaded] == []
 
     on(Emulator(), test)

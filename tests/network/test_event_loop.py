@@ -13,7 +13,7 @@ from minprov.network.event_loop import new_event_loop
 
 
 @pytest.mark.parametrize(
-    ("choice", "module"), [(Loop.AUTO, "minprov"), (Loop.UVLOOP, "minprov"), (Loop.ASYNCIO, "asyncio")]
+    ("choice", "module"), [(Loop.AUTO, "asyncio"), (Loop.UVLOOP, "minprov"), (Loop.ASYNCIO, "asyncio")]
 )
 def test_the_loop_is_the_one_that_was_chosen(choice: Loop, module: str) -> None:
     with closing(new_event_loop(choice)) as loop:
