@@ -26,7 +26,7 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.gather import Sources, find_drive, open_transport
 from minprov.limits import ANOTHER_RUN_PAUSE, DRY_RUN_GRACE, EJECT_LIMIT, GOAL_STATE_GRACE, JOURNAL_LIMIT, PUBLISH_LIMIT
 from minprov.machine import markers
-from minprov.machine.account_locks import clear_up_after_tools
+from minprov.machine.account_locks import clear_up_after_tools, what_tools_left
 from minprov.machine.blocking import in_thread
 from minprov.machine.file_systems import volatile_file_system
 from minprov.machine.files import file_error, sync
@@ -348,7 +348,8 @@ class Run:
         journal.uuid = self._uuid
         try:
             async with asyncio.timeout(JOURNAL_LIMIT):
-                await in_thread(journal.close, partial(withdrawal.confirm, self._system))
+                keep = () if self.result.error is None else await in_thread(what_tools_left, self._system)
+                await in_thread(journal.close, partial(withdrawal.confirm, self._system), keep=keep)
         except Exception as error:  # the next run closes it, and how this one has ended is to be told
             logger.warning("the journal is not closed: %s", error)
 

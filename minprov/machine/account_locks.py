@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from minprov.machine.manifest import TOOLS, Effect
+from minprov.machine.tools import run_tool
 
 if TYPE_CHECKING:
     from minprov.machine.system import System
@@ -23,8 +24,24 @@ def tools_effect(system: System) -> list[Effect]:
     return [] if said and set(names) <= set(said.names) else [Effect(TOOLS, DIRECTORY, names=names)]
 
 
-def clear_up_after_tools(system: System) -> None:
-    """Remove the lock and temporary files of account tools, unless one is at work.
+async def run_account_tool(system: System, argv: list[str], *effects: Effect, stdin: bytes = b"") -> None:
+    """Run an account tool once the journal has its effects; one that fails or is stopped leaves nothing behind."""
+    await system.note(*effects, *tools_effect(system))
+    try:
+        await run_tool(argv, stdin=stdin)
+    except BaseException:
+        clear_up_after_tools(system)
+        raise
+
+
+def what_tools_left(system: System) -> tuple[Effect, ...]:
+    """Clear up after tools; where one that was killed takes its time to end, return what the next run needs for it."""
+    said = system.journal.find(TOOLS, DIRECTORY)
+    return () if said is None or clear_up_after_tools(system) else (said,)
+
+
+def clear_up_after_tools(system: System) -> bool:
+    """Remove the lock and temporary files of account tools, and return True; unless one is at work.
 
     They would be in the way of the next: shadow-utils respects a lock for as long as there is a process with the number
     in it, and after a power cut that may be any; busybox waits for its temporary file to go away, and then gives up.
@@ -46,6 +63,8 @@ def clear_up_after_tools(system: System) -> None:
             path = f"{etc}/{name}"
             if _is_lock(path, name) or _identified(path, name) in new:
                 os.unlink(path)
+        return True
+    return False
 
 
 def _seen(etc: str) -> list[str]:

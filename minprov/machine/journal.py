@@ -29,7 +29,7 @@ from minprov.machine.manifest import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 JOURNAL = "journal"
 SCHEMA = "minprov/journal/1"
@@ -81,15 +81,20 @@ class Journal:
         self.left_over = tuple(other for other in self.left_over if other != effect)
         self._noted.append(effect)
 
-    def close(self, confirm: Callable[[Effect], Effect | None]) -> None:
-        """Move to the manifest what has come about, as `confirm` says; raises OSError."""
+    def close(self, confirm: Callable[[Effect], Effect | None], *, keep: Collection[Effect] = ()) -> None:
+        """Move to the manifest what has come about, as `confirm` says; raises OSError.
+
+        What is to be kept stays in the journal: the next run needs it.
+        """
         if self._directory is None:
             return
         effects = merge(self.left_over, self._noted)
         mine = [confirmed for effect in effects if (confirmed := confirm(effect))]
         if mine:
             self._keep(Manifest(self.uuid, merge(self.manifest.effects if self.manifest else (), mine)))
-        if self.left_over or self._noted:
+        if keep:
+            replace_contents(self.path, _build_lines([self._header(), *map(build_effect, keep)]), mode=MODE)
+        elif effects:
             self._remove()
         self.left_over, self._noted = (), []
 
@@ -119,9 +124,7 @@ class Journal:
     def _append(self, effects: tuple[Effect, ...]) -> None:
         path = self.path
         new = not os.path.exists(path)
-        # Each line starts with a line break: one that a full disk has cut off spoils no other.
-        documents = [*([{"schema": SCHEMA, "vm": self.uuid}] if new else []), *map(build_effect, effects)]
-        lines = b"".join(b"\n" + json.dumps(document).encode() for document in documents) + b"\n"
+        lines = _build_lines([*([self._header()] if new else []), *map(build_effect, effects)])
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags | os.O_CREAT if new else flags, MODE)
         try:
@@ -134,12 +137,20 @@ class Journal:
         if new:
             sync(os.path.dirname(path))
 
+    def _header(self) -> dict[str, object]:
+        return {"schema": SCHEMA, "vm": self.uuid}
+
     def _remove(self) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self.path)
 
     def _path(self, name: str) -> str:
         return f"{self._directory}/{name}"
+
+
+def _build_lines(documents: Iterable[dict[str, object]]) -> bytes:
+    # Each line starts with a line break: one that a full disk has cut off spoils no other.
+    return b"".join(b"\n" + json.dumps(document).encode() for document in documents) + b"\n"
 
 
 def _find(effects: Iterable[Effect], kind: str, target: str) -> Effect | None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 SCHEMA = "minprov/manifest/1"
 FILE, ACCOUNT, GROUPS, PASSWORD, KEYS, TOOLS = "file", "account", "groups", "password", "keys", "tools"
-KINDS = (FILE, ACCOUNT, GROUPS, PASSWORD, KEYS, TOOLS)
+AGEING, UNLOCKED, LOCKED = "ageing", "unlocked", "locked"
+KINDS = (FILE, ACCOUNT, GROUPS, PASSWORD, KEYS, AGEING, UNLOCKED, LOCKED, TOOLS)
 SAVED = ("/etc/ssh/sshd_config", "/etc/sudoers", "/etc/hosts")
 """Of files with these beginnings what was there before is kept whole."""
 
@@ -34,6 +35,9 @@ class Effect(NamedTuple):
     account     its name     it was made; `uid`; `gid`, if the image had a group of that name already
     groups      an account   the `names` of the groups that it joined
     password    an account   `sha256` of its field of shadow(5)
+    ageing      an account   `sha256` of its days of last change and of expiry, as "DAY:DAY", `before` those days before
+    unlocked    an account   its field of shadow(5) was locked, and is ``*``
+    locked      root         its password is locked; what it was is not kept
     keys        a file       the `names` are the SHA-256 of the lines that were added to it; `uid` of whose it is
     tools       /etc         account tools are run; the `names` and inodes of what looks like their temporary files and
                              is not; in the journal alone
@@ -81,6 +85,8 @@ def merge(earlier: Iterable[Effect], later: Iterable[Effect]) -> tuple[Effect, .
             effect = effect._replace(before=first.before, saved=first.saved, mode=first.mode)
         elif effect.kind == ACCOUNT:
             effect = effect._replace(gid=first.gid)
+        elif effect.kind == AGEING:
+            effect = effect._replace(before=first.before)
         merged[effect.kind, effect.target] = effect._replace(names=names)
     return tuple(merged.values())
 

@@ -10,10 +10,11 @@ import os
 import time
 
 from minprov.errors import ProvisioningError, Reason
-from minprov.formats.accounts import Account
-from minprov.formats.ageing import find_ageing_fault
+from minprov.formats.accounts import Account, find_fields
+from minprov.formats.ageing import EXPIRES, LAST_CHANGE, find_ageing_fault
+from minprov.machine.account_locks import run_account_tool
+from minprov.machine.manifest import AGEING, Effect, digest
 from minprov.machine.system import System
-from minprov.machine.tools import run_tool
 from minprov.properties.login import NO_SHELLS
 
 SHADOW = "/etc/shadow"
@@ -58,4 +59,28 @@ async def mend(system: System, account: Account) -> None:
     if chage is None:
         raise ProvisioningError(Reason.ACCOUNT_EXPIRED, username=account.name, detail=f"{fault}; there is no chage")
     today = str(int(time.time()) // DAY)
-    await run_tool([*chage, "--lastday", today, "--expiredate", "-1", "--", account.name])
+    effect = Effect(AGEING, account.name, sha256=digest(f"{today}:".encode()), before=stored_days(system, account.name))
+    await _set_days(system, chage, account.name, today, "", effect)
+
+
+def stored_days(system: System, username: str) -> str | None:
+    """Return the days of the last change and of the expiry as an effect has them, or None without an entry."""
+    fields = find_fields(system.read_text(SHADOW), username)
+    return None if fields is None or len(fields) <= EXPIRES else f"{fields[LAST_CHANGE]}:{fields[EXPIRES]}"
+
+
+async def put_back(system: System, effect: Effect) -> None:
+    """Give an account the age again that it had before."""
+    chage = system.account_tool("chage")
+    if chage is None:
+        raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="chage")
+    last_change, _, expires = (effect.before or ":").partition(":")
+    await _set_days(system, chage, effect.target, last_change, expires)
+
+
+async def _set_days(
+    system: System, chage: list[str], username: str, last_change: str, expires: str, *effects: Effect
+) -> None:
+    # -1 stands for an empty field, chage(1).
+    days = ["--lastday", last_change or "-1", "--expiredate", expires or "-1"]
+    await run_account_tool(system, [*chage, *days, "--", username], *effects)

@@ -30,7 +30,7 @@ from minprov.properties.sshd_settings import (
     groups_of_user,
     read_config,
 )
-from minprov.properties.user import SHADOW, set_password_field
+from minprov.properties.user import SHADOW, unlock
 from minprov.properties.user_directories import opened_below_home
 
 NO_ENTRY = "the user may not enter a directory above it"
@@ -75,7 +75,7 @@ async def converge(system: System, action: WriteAuthorizedKeys) -> None:
         raise ProvisioningError(Reason.READ_BACK, detail=f"no account {action.username}")
     answers = await _ask(system, action)
     if _is_locked(system, account, answers):
-        await set_password_field(system, account.name, "*")  # no password, as before, and no lock
+        await unlock(system, account.name)
     for files in _files_of(system, answers, account):
         await _write(system, account, files[0], action.keys)
         if fault := _read_as_sshd(system, account, files[0])[1]:

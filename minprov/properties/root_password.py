@@ -18,6 +18,7 @@ from minprov.formats.accounts import find_password_field, has_empty_password, re
 from minprov.limits import PASSWORD_LOCK_LIMIT, PASSWORD_LOCK_POLL
 from minprov.machine.blocking import in_thread
 from minprov.machine.files import file_error, replace_file
+from minprov.machine.manifest import LOCKED, Effect
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
 from minprov.properties.name_service import PASSWD
@@ -25,7 +26,7 @@ from minprov.properties.name_service import PASSWD
 ROOT = "root"
 SHADOW = "/etc/shadow"
 LOCK = "/etc/.pwd.lock"
-LOCKED = "*"  # no hash, so no password matches; unlike "!" it keeps no key out, whatever PAM is asked
+FIELD = "*"  # no hash, so no password matches; unlike "!" it keeps no key out, whatever PAM is asked
 
 
 def is_open(system: System) -> bool:
@@ -58,11 +59,12 @@ async def converge(system: System, action: LockRootPassword) -> None:
     del action
     database = _database(system)
     directory, name = os.path.split(database)
+    await system.note(Effect(LOCKED, ROOT))
     try:
         found = os.stat(system.path(database))
         opened = await in_thread(_lock, system.path(LOCK))
         try:
-            text = replace_password_field(system.read_text(database), ROOT, LOCKED)
+            text = replace_password_field(system.read_text(database), ROOT, FIELD)
             contents = text.encode(errors="surrogateescape")
             mode, owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
             with system.directory(directory) as etc:

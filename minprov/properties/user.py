@@ -20,12 +20,11 @@ from minprov.formats.accounts import (
     uid_max,
     uid_min,
 )
-from minprov.machine.account_locks import clear_up_after_tools, tools_effect
+from minprov.machine.account_locks import run_account_tool
 from minprov.machine.blocking import look
 from minprov.machine.files import file_error
-from minprov.machine.manifest import ACCOUNT, GROUPS, PASSWORD, Effect, digest
+from minprov.machine.manifest import ACCOUNT, GROUPS, PASSWORD, UNLOCKED, Effect, digest
 from minprov.machine.system import System
-from minprov.machine.tools import run_tool
 from minprov.properties import account_state, home
 from minprov.properties.inspection import Inspection
 from minprov.properties.name_service import PASSWD, find_entry, find_user
@@ -204,16 +203,18 @@ async def _create(system: System, action: EnsureUser) -> None:
         # "*" keeps the account open to key logins where sshd has `UsePAM no`; useradd's own "!" means locked to it.
         arguments = ["--no-create-home", "--shell", shell, "--password", "*", *group, "--", username]
         try:
-            await _run(system, [*useradd, *arguments], _creation(system, username))
+            await run_account_tool(system, [*useradd, *arguments], _creation(system, username))
         except ProvisioningError as error:
             if NO_SUBORDINATE_IDS not in error.data.get("detail", "") or find_user(system, username):
                 raise
             logger.warning("made without subordinate ids: %s", error)
             none = ["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"]
-            await _run(system, [*useradd, *none, *arguments])
+            await run_account_tool(system, [*useradd, *none, *arguments])
     elif adduser := system.own_tool("adduser", "busybox adduser"):
         group = ["-G", username] if has_group else []
-        await _run(system, [*adduser, "-D", "-H", "-s", shell, *group, "--", username], _creation(system, username))
+        await run_account_tool(
+            system, [*adduser, "-D", "-H", "-s", shell, *group, "--", username], _creation(system, username)
+        )
         await set_password_field(system, username, "*")
         await _join(system, action)
     else:
@@ -224,14 +225,14 @@ async def _delete(system: System, username: str) -> None:
     """Delete an account that this program has made, but not the group of its name if that was there before."""
     effect = system.journal.find_left_over(ACCOUNT, username)
     if userdel := system.account_tool("userdel"):
-        await _run(system, [*userdel, "--", username])
+        await run_account_tool(system, [*userdel, "--", username])
     elif deluser := system.own_tool("deluser", "busybox deluser"):
-        await _run(system, [*deluser, username])  # busybox's takes "--" for one name more
+        await run_account_tool(system, [*deluser, username])  # busybox's takes "--" for one name more
     if effect and effect.gid is not None and find_gid(system.read_text(GROUP), username) is None:
         if groupadd := system.account_tool("groupadd"):
-            await _run(system, [*groupadd, "--gid", str(effect.gid), "--", username])
+            await run_account_tool(system, [*groupadd, "--gid", str(effect.gid), "--", username])
         elif addgroup := system.own_tool("addgroup", "busybox addgroup"):
-            await _run(system, [*addgroup, "-g", str(effect.gid), username])
+            await run_account_tool(system, [*addgroup, "-g", str(effect.gid), username])
         else:
             raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="groupadd", detail="nor is there busybox addgroup")
 
@@ -243,28 +244,23 @@ async def _join(system: System, action: EnsureUser) -> None:
         return
     joined = Effect(GROUPS, username, names=tuple(_lacking_groups(system, action)))
     if usermod := system.account_tool("usermod"):
-        await _run(system, [*usermod, "--append", "--groups", ",".join(groups), "--", username], joined)
+        await run_account_tool(system, [*usermod, "--append", "--groups", ",".join(groups), "--", username], joined)
     elif addgroup := system.own_tool("addgroup", "busybox addgroup"):
         for group in groups:
-            await _run(system, [*addgroup, "--", username, group], joined)
+            await run_account_tool(system, [*addgroup, "--", username, group], joined)
     else:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="usermod", detail="nor is there busybox addgroup")
 
 
-async def set_password_field(system: System, username: str, field: str) -> None:
+async def unlock(system: System, username: str) -> None:
+    """Have an account be without a password, as before, and without the lock that sshd minds where it uses no PAM."""
+    await set_password_field(system, username, "*", Effect(UNLOCKED, username))
+
+
+async def set_password_field(system: System, username: str, field: str, *effects: Effect) -> None:
     """Put an encrypted password, or ``*`` for none, in the shadow entry; it travels on the tool's stdin."""
     chpasswd = system.account_tool("chpasswd") or system.own_tool("chpasswd", "busybox chpasswd")
     if chpasswd is None:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="chpasswd")
-    given = Effect(PASSWORD, username, sha256=digest(field.encode()))
-    await _run(system, [*chpasswd, "-e"], *([given] if field != "*" else []), stdin=f"{username}:{field}\n".encode())
-
-
-async def _run(system: System, argv: list[str], *effects: Effect, stdin: bytes = b"") -> None:
-    """Run an account tool once the journal has its effects; one that fails or is stopped leaves nothing behind."""
-    await system.note(*effects, *tools_effect(system))
-    try:
-        await run_tool(argv, stdin=stdin)
-    except BaseException:
-        clear_up_after_tools(system)
-        raise
+    given = [] if field in ("*", "!") else [Effect(PASSWORD, username, sha256=digest(field.encode()))]
+    await run_account_tool(system, [*chpasswd, "-e"], *given, *effects, stdin=f"{username}:{field}\n".encode())

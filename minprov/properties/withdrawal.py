@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError
 from minprov.formats.accounts import find_account, groups_of
-from minprov.machine.manifest import ACCOUNT, FILE, GROUPS, KEYS, PASSWORD, Effect, Manifest, digest
+from minprov.machine.manifest import (
+    ACCOUNT,
+    AGEING,
+    FILE,
+    GROUPS,
+    KEYS,
+    LOCKED,
+    PASSWORD,
+    UNLOCKED,
+    Effect,
+    Manifest,
+    digest,
+)
+from minprov.properties import account_state
 from minprov.properties.authorized_keys import remove_lines
 from minprov.properties.hostname import FILE as HOSTNAME
 from minprov.properties.name_service import PASSWD
@@ -47,6 +60,11 @@ def confirm(system: System, effect: Effect) -> Effect | None:
     if effect.kind == PASSWORD:
         field = stored_field(system, effect.target) or ""
         return effect if digest(field.encode(errors="surrogateescape")) == effect.sha256 else None
+    if effect.kind == AGEING:
+        days = account_state.stored_days(system, effect.target)
+        return effect if days is not None and digest(days.encode()) == effect.sha256 else None
+    if effect.kind in (UNLOCKED, LOCKED):
+        return effect if stored_field(system, effect.target) == "*" else None
     return effect if effect.kind == KEYS and effect.names else None
 
 
@@ -62,11 +80,14 @@ async def withdraw(
     system: System, manifest: Manifest, note: Callable[[str], None], *, host_keys: bool
 ) -> tuple[Effect, ...]:
     """Withdraw what is in a manifest, and return what of it stays there: accounts, and groups that they are in."""
+    # To set a password changes its day, too: these are looked at before, and put back after all others.
+    aged = [effect for effect in manifest.effects if effect.kind == AGEING and confirm(system, effect)]
+    others = [effect for effect in manifest.effects if effect.kind != AGEING]
     made = {effect.target for effect in manifest.effects if effect.kind == ACCOUNT}
     stays = []
-    for effect in manifest.effects:
+    for effect in (*others, *aged):
         try:
-            if effect.kind in (ACCOUNT, GROUPS):
+            if effect.kind in (ACCOUNT, GROUPS, LOCKED):
                 stays.append(effect)
             elif effect.kind == FILE and (host_keys or not effect.target.startswith("/etc/ssh/ssh_host_")):
                 await _withdraw_file(system, effect, note)
@@ -74,6 +95,10 @@ async def withdraw(
                 await _withdraw_password(system, effect, note, own=effect.target in made)
             elif effect.kind == KEYS:
                 await remove_lines(system, effect.target, effect.uid, frozenset(effect.names))
+            elif effect.kind == UNLOCKED and confirm(system, effect):
+                await set_password_field(system, effect.target, "!")
+            elif effect.kind == AGEING:
+                await account_state.put_back(system, effect)
         except ProvisioningError as error:
             note(f"of another VM, not withdrawn: {effect.kind} {effect.target}: {error}")
     return tuple(stays)

@@ -14,7 +14,19 @@ from minprov.image.deprovision.rules import RULES, Act, Phase
 from minprov.image.subject import Subject
 from minprov.machine.files import file_error
 from minprov.machine.journal import Journal
-from minprov.machine.manifest import ACCOUNT, FILE, GROUPS, KEYS, PASSWORD, Effect, Manifest, digest, merge
+from minprov.machine.manifest import (
+    ACCOUNT,
+    AGEING,
+    FILE,
+    GROUPS,
+    KEYS,
+    PASSWORD,
+    UNLOCKED,
+    Effect,
+    Manifest,
+    digest,
+    merge,
+)
 from minprov.properties.name_service import PASSWD
 from minprov.properties.password import SHADOW
 from minprov.properties.withdrawal import NO_HOSTNAME, confirm, find_unrecorded
@@ -28,6 +40,8 @@ if TYPE_CHECKING:
 
 HOSTNAME, HOSTS, RESOLVER = "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"
 CERTIFICATES = "certificates.json"
+OF_AN_ACCOUNT = {PASSWORD: "password", UNLOCKED: "lock", AGEING: "age"}
+"""What of an account is withdrawn while it stays."""
 WAAGENT_PROVISIONED = "/var/lib/waagent/provisioned"
 IDS = (
     *dict.fromkeys(rule.id for rule in RULES),
@@ -150,16 +164,18 @@ def _by_manifest(
     for effect in effects:
         if effect.kind == FILE and effect.sha256 is None:
             continue
-        if effect.kind in (FILE, PASSWORD) and confirm(system, effect) is None:
+        if effect.kind in (FILE, *OF_AN_ACCOUNT) and confirm(system, effect) is None:
             continue
         if effect.kind == KEYS and system.read(effect.target) is None:
             continue
-        if effect.kind == PASSWORD and effect.target in users:
+        if effect.kind in OF_AN_ACCOUNT and effect.target in users:
             continue
         if effect.kind == GROUPS and effect.target not in made and confirm(system, effect):
             yield Item("minprov", Phase.ACCESS, Act.LEAVE_GROUPS, effect.target, "minprov had it join", effect=effect)
-        if effect.kind in (FILE, PASSWORD, KEYS):
-            target = f"{effect.target}'s password" if effect.kind == PASSWORD else effect.target
+        if effect.kind in (FILE, KEYS, *OF_AN_ACCOUNT):
+            target = (
+                f"{effect.target}'s {OF_AN_ACCOUNT[effect.kind]}" if effect.kind in OF_AN_ACCOUNT else effect.target
+            )
             kept_as, phase = _id_of(effect, options)
             yield Item(kept_as, phase, Act.WITHDRAW, target, why, effect=effect)
 
