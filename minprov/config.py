@@ -257,7 +257,9 @@ CORE = Schema(Options, SETTINGS)
 DUTIES = {
     "certificates": "certificates",
     "disk-timeouts": "resource_disk",
+    "dns-check": "follow_up",
     "resource-disk": "resource_disk",
+    "role-properties": "follow_up",
     "swap": "resource_disk",
 }
 """The tables of duties, each with the folder in `duties` that it is for. Each of them has a policy."""

@@ -380,6 +380,12 @@ class Reason(Enum):
         "What WireServer delivered as certificates is damaged, for another key, or has a cipher unknown here.",
         "Fetch them again by `minprov certificates`; certificates of the Key Vault extension are the extension's.",
     )
+    HOSTNAME_UNKNOWN = (
+        "hostname unknown to the DNS of the platform",
+        os.EX_TEMPFAIL,
+        "The platform's DNS has no address for the hostname in the domain of the lease, or does not answer.",
+        "See that the DHCP client sends the name: `minprov publish-hostname`. With a DNS of your own there is none.",
+    )
     CERTIFICATE_NOT_DELIVERED = (
         "certificate not delivered",
         os.EX_UNAVAILABLE,

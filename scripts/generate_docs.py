@@ -74,7 +74,8 @@ or `off`. With every policy `off` minprov reports Ready and does nothing else.
 
 Other duties are done by programs of their own, for which Ready does not wait unless a policy is `required`. Each has
 tables in the same files and a page:
-[the temporary disk, swap, and the time-outs of disks](resource-disk.md), [certificates](certificates.md).
+[the temporary disk, swap, and the time-outs of disks](resource-disk.md), [certificates](certificates.md), [what is told
+and asked once the VM is ready](follow-up.md).
 
 ```toml
 [user]
@@ -340,7 +341,11 @@ def render_checks() -> str:
     return head + mark + note + "\n".join(table) + end
 
 
-DUTY_PAGES = {"docs/certificates.md": "certificates", "docs/resource-disk.md": "resource_disk"}
+DUTY_PAGES = {
+    "docs/certificates.md": "certificates",
+    "docs/follow-up.md": "follow_up",
+    "docs/resource-disk.md": "resource_disk",
+}
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/reasons.md": render_reasons,
     "docs/configuration.md": render_configuration,

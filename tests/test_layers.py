@@ -33,7 +33,7 @@ ORDER = (
     {"image", "provision"},
     {"image.checks"},
     {"image.deprovision"},
-    {"duties.certificates", "duties.resource_disk"},
+    {"duties.certificates", "duties.follow_up", "duties.resource_disk"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -126,6 +126,11 @@ INSIDE = {
         {"key_pairs", "libcrypto", "openssl_tool"},
         {"duty"},
     ),
+    "duties.follow_up": (
+        {"dns_messages", "settings"},
+        {"dns_check", "role_properties"},
+        {"duty"},
+    ),
     "duties.resource_disk": (
         {"settings"},
         {"discovery", "usage"},
@@ -157,6 +162,7 @@ INSIDE = {
             "check",
             "custom_data",
             "deprovision",
+            "follow_up",
             "import_waagent_conf",
             "publish_hostname",
             "resource_disk",

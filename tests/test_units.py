@@ -16,6 +16,7 @@ EXPOSURE = {
     "minprov-custom-data.service": 9.6,
     "minprov-certificates.service": 2.9,
     "minprov-entropy.service": 2.0,
+    "minprov-follow-up.service": 2.5,
     "minprov-resource-disk.service": 2.9,
 }
 """What is left open of 10: root, the network, the drives, hostname and mounts are what provisioning is about."""

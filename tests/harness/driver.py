@@ -49,7 +49,7 @@ TEMPORARY = (".minprov", "/journal")
 # Details that come from an HTTP library, a clock or a kernel, and not from the program.
 OF_THE_MOMENT = {"attempts", "detail", "url"}
 BY_CHANCE = (
-    r"(?<=SHA256:)[A-Za-z0-9+/]{43}",
+    r"(?<=SHA256:)[A-Za-z0-9+/]{43}|(?<=SHA256)[A-Za-z0-9+/]{43}",
     r"(?<=agent=minprov/)[^|]*|(?<=^minprov )[0-9.]+",  # the version
     r"(?<=timestamp=)[^|]*",
     r"(?<=attempts=)\d+",

@@ -206,7 +206,7 @@ RULES = (
         "belongs to this VM",
         (
             *("{state}/custom-data*", "{state}/user-data*", "{state}/ovf-env.xml", "{state}/report.json"),
-            "{state}/certificates.json",
+            *("{state}/certificates.json", "{state}/follow-up.json"),
             *("{state}/resource-disk.json", "{state}/resource-disk.journal", "{state}/creating-*"),
         ),
     ),

@@ -50,7 +50,7 @@ function _shtab_minprov_using
   test "$_shtab_minprov_cmdpath" = "$argv"
 end
 
-set -g _shtab_minprov_commands certificates check custom-data deprovision import-waagent-conf publish-hostname resource-disk status vhd
+set -g _shtab_minprov_commands certificates check custom-data deprovision follow-up import-waagent-conf publish-hostname resource-disk status vhd
 set -g _shtab_minprov_opts_with_value --config --generation --html --ignore --imds-url --junit --keep --log-level --loop --media --root --size --timeout --wireserver-url
 
 complete -c minprov -e
@@ -97,6 +97,11 @@ complete -c minprov -n '_shtab_minprov_using deprovision' -l without-manifest -d
 complete -c minprov -n '_shtab_minprov_using deprovision' -l dry-run -d 'show what would go; change nothing (default: no)'
 complete -c minprov -n '_shtab_minprov_using deprovision' -l root -xka "(__fish_complete_directories)" -d 'deprovision the tree at DIR (default: /)'
 complete -c minprov -n '_shtab_minprov_using deprovision' -l json -d 'print one JSON document (default: text)'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a follow-up -d 'Tell the platform a host key'"'"'s fingerprint, and ask its DNS for the hostname, as the configuration says.'
+complete -c minprov -n '_shtab_minprov_using follow-up' -s h -l help -d 'show this help message and exit'
+complete -c minprov -n '_shtab_minprov_using follow-up' -l dry-run -d 'show it; tell nobody, but ask (default: no)'
+complete -c minprov -n '_shtab_minprov_using follow-up' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'and FILE.d/*.toml (default: /etc/minprov/minprov.toml, if there)'
+complete -c minprov -n '_shtab_minprov_using follow-up' -l json -d 'print one JSON document (default: text)'
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a import-waagent-conf -d 'Print a minprov.toml that does what a waagent.conf says, with a comment for each of its keys. Nothing is written elsewhere. The exit status is 1 if something that is switched on has no counterpart.'
 complete -c minprov -n '_shtab_minprov_using import-waagent-conf' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using import-waagent-conf; and test $_shtab_minprov_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the waagent.conf (default: /etc/waagent.conf)'
