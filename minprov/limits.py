@@ -145,6 +145,8 @@ DISK_LIMIT = 10.0
 """A disk that the kernel may still be looking for, where the VM is not ready without it."""
 DISK_POLL = 0.1
 """Between two looks for it."""
+DISK_RUN_LIMIT = 300.0
+"""Another run of the same program, to end: the first boot's run may start it beside the boot's own script."""
 MKFS_LIMIT = 240.0
 """Making a file system on the temporary disk, which may have terabytes."""
 UDEV_LIMIT = 10.0

@@ -191,6 +191,17 @@ def test_swap_is_never_more_than_half_of_what_is_free(tmp_path: Path) -> None:
         assert status == 0
 
 
+def test_two_runs_at_once_come_one_after_another(tmp_path: Path) -> None:
+    """The first boot's run starts the program, and so does the boot's own script."""
+    with loop_device(fill(tmp_path, FRESH)) as device:
+        config = write_config(tmp_path, device)
+        beside = '"$@" resource-disk --json --config "$config" >"${config%/*}/beside" & beside=$!'
+        status, document = run(config, before=beside, after='wait "$beside"')
+    both = [document, json.loads((tmp_path / "beside").read_text())]
+    assert status == 0
+    assert sorted(states(one)["resource-disk"] for one in both) == ["changed", "unchanged"]
+
+
 def test_off_it_does_nothing_and_imports_nothing_more(tmp_path: Path) -> None:
     (tmp_path / "minprov.toml").write_text(f'state-dir = "{tmp_path}/state"\n[swap]\npolicy = "off"\n')
     program = "import sys; from minprov.cli import run; run(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"

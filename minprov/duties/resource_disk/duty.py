@@ -5,6 +5,7 @@ Each is looked at, brought about, and looked at again. One that fails stops none
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -18,7 +19,7 @@ from minprov.duties.resource_disk import disk, swap, timeouts
 from minprov.duties.resource_disk.disk import Here
 from minprov.duties.resource_disk.settings import Options
 from minprov.errors import ProvisioningError, Reason
-from minprov.limits import DISK_LIMIT, DISK_POLL
+from minprov.limits import ANOTHER_RUN_PAUSE, DISK_LIMIT, DISK_POLL, DISK_RUN_LIMIT
 from minprov.machine.duty_record import path_of, shown_error, write_record
 from minprov.machine.system import System
 from minprov.outcome.result import ActionResult, State
@@ -56,7 +57,7 @@ def steps(options: Options) -> list[Step]:
 async def run(options: Options, here: Here, *, dry_run: bool) -> list[ActionResult]:
     """Do what is to be done, or say what that would be."""
     if not dry_run:
-        with_lock = _take_lock(here)
+        with_lock = await _take_lock(here)
         try:
             _wait_for_disk(options, here)
             return [await _carry_out(step, options, here, dry_run=False) for step in steps(options)]
@@ -117,19 +118,28 @@ async def store(document: dict[str, Any], here: Here) -> None:
         logger.warning("record not stored: %s", error)
 
 
-def _take_lock(here: Here) -> int:
+async def _take_lock(here: Here) -> int:
+    """Wait for another run to end: what it has done holds then."""
     path = f"{here.state_dir}/{LOCK}"
     try:
         os.makedirs(here.state_dir, 0o700, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ProvisioningError(Reason.WRITE_FAILED, path=path, detail=error.strerror) from error
+    deadline = time.monotonic() + DISK_RUN_LIMIT
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    detail = "another run is at work"
+                    raise ProvisioningError(Reason.RESOURCE_DISK_IN_USE, detail=detail, path=path) from error
+            await asyncio.sleep(ANOTHER_RUN_PAUSE)
+    except BaseException:
         os.close(descriptor)
-        raise ProvisioningError(Reason.RESOURCE_DISK_IN_USE, detail="another run is at work", path=path) from error
-    return descriptor
+        raise
 
 
 def _wait_for_disk(options: Options, here: Here) -> None:
