@@ -348,10 +348,14 @@ class Run:
         journal.uuid = self._uuid
         try:
             async with asyncio.timeout(JOURNAL_LIMIT):
-                keep = () if self.result.error is None else await in_thread(what_tools_left, self._system)
-                await in_thread(journal.close, partial(withdrawal.confirm, self._system), keep=keep)
+                await in_thread(self._close)
         except Exception as error:  # the next run closes it, and how this one has ended is to be told
             logger.warning("the journal is not closed: %s", error)
+
+    def _close(self) -> None:
+        journal, confirm = self._system.journal, partial(withdrawal.confirm, self._system)
+        failed = self.result.error is not None
+        journal.close(confirm, keep=[*journal.unfinished(confirm), *what_tools_left(self._system)] if failed else ())
 
     def _note_volatile_state(self) -> None:
         with suppress(OSError):

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 from minprov.machine.blocking import in_thread
 from minprov.machine.files import read_file, replace_contents, sync
 from minprov.machine.manifest import (
+    ACCOUNT,
+    FILE,
+    GROUPS,
     MANIFEST,
     Effect,
     Manifest,
@@ -48,6 +51,7 @@ class Journal:
         self.manifest: Manifest | None = None
         self.left_over: tuple[Effect, ...] = ()
         """The effects of a run that was killed."""
+        self._finished: set[tuple[str, str]] = set()
 
     def open(self, uuid: str | None) -> None:
         """Read what earlier runs left; raises OSError."""
@@ -76,10 +80,24 @@ class Journal:
                 self._waiting = self._waiting[len(batch) :]
                 self._noted += batch
 
+    def finish(self, kind: str, target: str) -> None:
+        """Say that an effect is whole which takes more than one step: an account, its groups."""
+        self._finished.add((kind, target))
+
     def settle(self, effect: Effect) -> None:
         """Take what a run that was killed had begun with for one's own, now that it is whole."""
         self.left_over = tuple(other for other in self.left_over if other != effect)
         self._noted.append(effect)
+        self.finish(effect.kind, effect.target)
+
+    def unfinished(self, confirm: Callable[[Effect], Effect | None]) -> list[Effect]:
+        """Return what is half done when a run fails: accounts and groups that are not whole, keys not in place."""
+        return [
+            effect
+            for effect in merge(self.left_over, self._noted)
+            if (effect.kind in (ACCOUNT, GROUPS) and (effect.kind, effect.target) not in self._finished)
+            or (effect.kind == FILE and effect.inode is not None and confirm(effect) is None)
+        ]
 
     def close(self, confirm: Callable[[Effect], Effect | None], *, keep: Collection[Effect] = ()) -> None:
         """Move to the manifest what has come about, as `confirm` says; raises OSError.
@@ -88,13 +106,13 @@ class Journal:
         """
         if self._directory is None:
             return
-        effects = merge(self.left_over, self._noted)
+        effects = [effect for effect in merge(self.left_over, self._noted) if effect not in keep]
         mine = [confirmed for effect in effects if (confirmed := confirm(effect))]
         if mine:
             self._keep(Manifest(self.uuid, merge(self.manifest.effects if self.manifest else (), mine)))
         if keep:
             replace_contents(self.path, _build_lines([self._header(), *map(build_effect, keep)]), mode=MODE)
-        elif effects:
+        elif self.left_over or self._noted:
             self._remove()
         self.left_over, self._noted = (), []
 

@@ -82,6 +82,7 @@ async def converge(system: System, action: EnsureUser) -> None:
         account = find_user(system, action.username)
         if account is None:
             raise ProvisioningError(Reason.READ_BACK, detail="the account was not created")
+        system.journal.finish(ACCOUNT, action.username)
         new = True
     elif _has_half_joined(system, action) or _lacking_groups(system, action):
         await _join(system, action)
@@ -250,6 +251,7 @@ async def _join(system: System, action: EnsureUser) -> None:
             await run_account_tool(system, [*addgroup, "--", username, group], joined)
     else:
         raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="usermod", detail="nor is there busybox addgroup")
+    system.journal.finish(GROUPS, username)
 
 
 async def unlock(system: System, username: str) -> None:

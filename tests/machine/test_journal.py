@@ -207,3 +207,20 @@ def test_a_file_that_is_replaced_is_in_the_journal(tmp_path: Path) -> None:
     assert (sudoers.saved, hostname.saved) == (b"the image's", None)
     assert None not in (sudoers.before, hostname.before)
     assert sudoers.sha256 == hostname.sha256
+
+
+def test_what_is_half_done_when_a_run_fails_is_the_next_runs(tmp_path: Path) -> None:
+    made, key = Effect(ACCOUNT, "azureuser"), Effect(FILE, "/etc/ssh/ssh_host_rsa_key", sha256="aa", inode=7)
+    journal = opened(tmp_path)
+    note(journal, made, JOINED, key, HOSTNAME)
+    journal.finish(GROUPS, "azureuser")
+
+    def confirm(effect: Effect) -> Effect | None:
+        return None if effect == key else effect
+
+    journal.close(confirm, keep=journal.unfinished(confirm))
+    assert opened(tmp_path).left_over == (made, key)
+    assert opened(tmp_path).manifest == Manifest(VM, (JOINED, HOSTNAME))
+    second = opened(tmp_path)
+    second.settle(made)
+    assert second.unfinished(as_it_is) == []
