@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minprov.actions import ExecuteCustomData, Phase, Policy, PublishHostname
+from minprov.actions import ExecuteCustomData, Phase, PublishHostname
 from minprov.apply import apply, first_required_failure, preview
 from minprov.bounds import Bounds
 from minprov.choice import asks_nothing, find_differences
@@ -110,7 +110,6 @@ class Run:
             self.result.outcome = Outcome.ALREADY_PROVISIONED
             return
         self._note_volatile_state()
-        self._note_open_root()
         clear_up_after_tools(self._system)
         self._refuse_other_provisioners()
         if not force and self._holds(markers.APPLIED):
@@ -153,7 +152,6 @@ class Run:
     async def _preview(self) -> None:
         async with self._sources() as sources:
             self._note_volatile_state()
-            self._note_open_root()
             early = await sources.enough()
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRY_RUN_GRACE):
@@ -162,7 +160,7 @@ class Run:
             plan = self._plan(evidence)
             self._compare(evidence)
             self._keep(await preview(plan.steps, self._system))
-            self._note_interfaces()
+            self._note_dangers()
         if error := first_required_failure(self.result.actions):
             raise error
         self.result.outcome = Outcome.PLANNED
@@ -225,13 +223,14 @@ class Run:
             if self.result.error.reason is Reason.ANOTHER_RUN:
                 return
             await self._close_journal()
+            self._note_dangers()
             await self._reporting.store()
         elif self.result.reported:
             await self._eject()
             await self._apply_after_ready()
             await self._close_journal()
             await self._tell_host_keys()
-            self._note_interfaces()
+            self._note_dangers()
             await self._reporting.store()
             # Last of all: with this on record, no further run will do what this one has left undone.
             try:
@@ -241,9 +240,12 @@ class Run:
             line = f"{self.result.outcome.value}, Ready reported in {self._timeline.now_ms() / 1000:.1f} s"
             await self._reporting.say(line)
 
-    def _note_interfaces(self) -> None:
+    def _note_dangers(self) -> None:
+        """Tell of what was not asked for and harms all the same: how it is now, whatever the policies are."""
         for fault in find_faults() if self._system.live else ():
             self.result.note(fault)
+        if root_password.is_open(self._system):
+            self.result.note("root has an empty password: anybody with a console is root")
 
     async def _tell_host_keys(self) -> None:
         self.result.host_keys = read_fingerprints(self._system)
@@ -363,10 +365,6 @@ class Run:
             if kind:
                 directory = self._options.state_dir
                 self.result.note(f"{directory} is on {kind}: the next boot will not know what this one did")
-
-    def _note_open_root(self) -> None:
-        if self._options.root_password is Policy.OFF and root_password.is_open(self._system):
-            self.result.note("root has an empty password: anybody with a console is root")
 
     def _holds(self, fact: str) -> bool:
         return self._uuid is not None and markers.holds(self._state_dir, fact, self._uuid)

@@ -1,4 +1,4 @@
-"""What is wrong with the names, addresses and routes of the NICs; looked at by every run once it has reported.
+"""What is wrong with the names, addresses and routes of the NICs; looked at by every run, Ready or not.
 
 With accelerated networking a VF (drivers mlx4_core, mlx5_core, mana) with the same hardware address stands beside the
 NIC (hv_netvsc), which uses it. A VF with an address of its own gets packets that are not for it.
@@ -17,8 +17,18 @@ from typing import NamedTuple
 VF_DRIVERS = frozenset({"mlx4_core", "mlx5_core", "mana"})
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 DEFAULT, WIRESERVER = "00000000", "10813FA8"  # destinations as /proc/net/route has them
-BY_ADDRESS = re.compile(r'(?im)(?:^[ \t]*(?:Permanent)?MACAddress[ \t]*=|ATTRS?\{address\}==")[ \t]*([0-9a-f:. \t-]+)')
-NAMING = (("/etc/udev/rules.d", "-persistent-net.rules"), ("/etc/systemd/network", ".link"))
+# In their order: systemd.link(5), nm-settings-keyfile(5), ifcfg, udev(7).
+BY_ADDRESS = re.compile(
+    r"""(?im)(?:^[ \t]*(?:(?:Permanent)?MACAddress|mac-address|HWADDR)[ \t]*=|ATTRS?\{address\}==)"""
+    r"""[ \t]*["']?[ \t]*([0-9a-f:. \t-]+)"""
+)
+NAMING = (
+    ("/etc/udev/rules.d", "", "-persistent-net.rules"),
+    ("/etc/systemd/network", "", ".link"),
+    ("/etc/NetworkManager/system-connections", "", ""),
+    ("/etc/sysconfig/network-scripts", "ifcfg-", ""),
+)
+"""Directories, and how the names begin and end of the files in them that name NICs."""
 
 
 class Interface(NamedTuple):
@@ -39,8 +49,8 @@ def find_faults(
             vf = f"{interface.name} is a VF of accelerated networking ({interface.driver})"
             yield f"{vf} and has the address {address}: the network manager is to leave it alone"
     present = {interface.address for interface in interfaces}
-    for directory, ending in NAMING:
-        yield from _foreign_names(root + directory, ending, present) if present else ()
+    for directory, start, end in NAMING:
+        yield from _foreign_names(root + directory, start, end, present) if present else ()
     links = _links(routes)
     if {DEFAULT, WIRESERVER} <= links.keys() and links[DEFAULT] != links[WIRESERVER]:
         yield f"the default route is by {links[DEFAULT]}, the platform by {links[WIRESERVER]}"
@@ -62,9 +72,9 @@ def _interfaces(directory: str) -> Iterator[Interface]:
                 yield Interface(name, driver, stream.read(64).strip().lower())
 
 
-def _foreign_names(directory: str, ending: str, present: set[str]) -> Iterator[str]:
+def _foreign_names(directory: str, start: str, end: str, present: set[str]) -> Iterator[str]:
     for name in _names(directory):
-        if name.endswith(ending):
+        if name.startswith(start) and name.endswith(end):
             with suppress(OSError):
                 # A FIFO, opened so, has no writer to wait for.
                 descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -53,9 +53,16 @@ def test_a_vf_with_an_address_of_its_own_is_told(root: Path, driver: str) -> Non
         ("systemd/network/10-a.link", "[Match]\nMACAddress=00-15-5D-00-00-01\n", True),
         ("systemd/network/10-a.link", f"[Match]\nPermanentMACAddress=00:15:5d:00:00:01 {NETVSC.upper()}\n", False),
         ("systemd/network/10-a.link", "[Match]\nOriginalName=*\n", False),
+        ("NetworkManager/system-connections/a.nmconnection", "[ethernet]\nmac-address=00:15:5D:00:00:01\n", True),
+        ("NetworkManager/system-connections/a", f"[ethernet]\nmac-address={NETVSC.upper()}\n", False),
+        ("NetworkManager/system-connections/a", "[ethernet]\ncloned-mac-address=00:15:5D:00:00:01\n", False),
+        ("sysconfig/network-scripts/ifcfg-eth0", 'DEVICE=eth0\nHWADDR="00:15:5D:00:00:01"\n', True),
+        ("sysconfig/network-scripts/ifcfg-eth0", f"HWADDR={NETVSC}\n", False),
+        ("sysconfig/network-scripts/ifup-eth", "HWADDR=00:15:5D:00:00:01\n", False),
     ],
 )
 def test_a_name_for_a_nic_that_is_not_there_is_told(root: Path, file: str, text: str, told: bool) -> None:
+    (root / "etc" / file).parent.mkdir(parents=True, exist_ok=True)
     (root / "etc" / file).write_text(text)
     found = faults(root)
     assert bool(found) is told
