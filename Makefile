@@ -116,9 +116,10 @@ fuzz: $(VENV)/.ready  ## fuzz the readers of the media for half an hour, guided 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python -m tests.discs.fuzz_media -max_total_time=1800
 
-bench: $(VENV)/.ready  ## measure start-up against `import aiohttp`, in one run
+bench: $(VENV)/.ready  ## measure start-up against `import aiohttp`, in one run, and Ready after a late route
 	$(BIN)/python -m compileall -q minprov
 	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.late_network
 
 bench-forms: deb bundle standalone  ## measure the forms that are shipped, side by side
 	$(BIN)/python -m bench.forms
