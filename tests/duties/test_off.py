@@ -1,4 +1,7 @@
-"""A duty that is off costs a first boot nothing: no step, no module; and its own program ends before it loads much."""
+"""A duty that is off costs a first boot nothing: no step, no request, no module; its own program loads little.
+
+The requests are held by the scenario `duty-off`, which is that of a run without any configuration.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minprov.config import DUTIES, Options
+from minprov.config import DUTIES, Options, load
 from minprov.emulator.ovf_env import build_ovf_env
 from minprov.emulator.vm import SAMPLE_VM
 from minprov.model import Evidence, Secret
@@ -18,6 +21,10 @@ from minprov.plan import plan_provisioning
 HEAVY = {"asyncio", "aiohttp", "ctypes", "minprov.provision"}
 
 
+def duties_in(modules: set[str]) -> set[str]:
+    return {name for name in modules if name.startswith(("minprov.duties", "minprov.image"))}
+
+
 def modules_of(program: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{program}\nprint(*sys.modules)"],
@@ -25,22 +32,51 @@ def modules_of(program: str) -> set[str]:
         text=True,
         check=True,
     )
-    return set(done.stdout.split())
+    return set(done.stdout.splitlines()[-1].split())
+
+
+STEPS = [
+    *("set-hostname", "publish-hostname", "ensure-user", "ensure-host-keys", "set-password"),
+    *("write-authorized-keys", "configure-sshd", "grant-sudo", "write-custom-data", "write-user-data"),
+    "store-ovf-env",
+]
+
+
+def steps_of(options: Options) -> list[str]:
+    evidence = Evidence(ovf=parse_ovf_env(build_ovf_env(SAMPLE_VM)), password_hash=Secret("$6$"), redacted_ovf_env=b"")
+    return [step.name for step in plan_provisioning(evidence, options).steps]
 
 
 def test_a_first_boot_has_no_step_more() -> None:
-    evidence = Evidence(ovf=parse_ovf_env(build_ovf_env(SAMPLE_VM)), password_hash=Secret("$6$"), redacted_ovf_env=b"")
-    assert [step.name for step in plan_provisioning(evidence, Options()).steps] == [
-        *("set-hostname", "publish-hostname", "ensure-user", "ensure-host-keys", "set-password"),
-        *("write-authorized-keys", "configure-sshd", "grant-sudo", "write-custom-data", "write-user-data"),
-        "store-ovf-env",
-    ]
+    assert steps_of(Options()) == STEPS
+
+
+@pytest.mark.parametrize("table", DUTIES)
+@pytest.mark.parametrize("policy", ["off", "best-effort"])
+def test_a_table_that_is_not_required_adds_no_step(table: str, policy: str, tmp_path: Path) -> None:
+    config = tmp_path / "m.toml"
+    config.write_text(f'[{table}]\npolicy = "{policy}"\n')
+    options = load(str(config))
+    assert options._replace(duties=()) == Options()
+    assert [duty.table for duty in options.duties] == ([] if policy == "off" else [table])
+    assert steps_of(options) == STEPS
 
 
 def test_a_first_boot_loads_no_duty() -> None:
     loaded = modules_of("import minprov.commands.run, minprov.provision")
-    assert not [name for name in loaded if name.startswith(("minprov.duties", "minprov.image"))]
+    assert not duties_in(loaded)
     assert "ctypes" not in loaded
+
+
+@pytest.mark.parametrize("table", [None, *DUTIES])
+def test_a_run_loads_of_a_duty_that_is_off_its_settings_alone(table: str | None, tmp_path: Path) -> None:
+    config = tmp_path / "m.toml"
+    config.write_text(f'[{table}]\npolicy = "off"\n' if table else "")
+    arguments = ["--dry-run", "--emulated", "--json", "--config", str(config)]
+    loaded = modules_of(f"from minprov.cli import run\nassert run({arguments}) == 0\nprint()")
+    assert "minprov.provision" in loaded
+    duty = f"minprov.duties.{DUTIES[table]}" if table else None
+    assert duties_in(loaded) == ({"minprov.duties", duty, f"{duty}.settings"} if duty else set())
 
 
 @pytest.mark.parametrize("command", sorted(set(DUTIES.values())))
