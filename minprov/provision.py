@@ -42,6 +42,7 @@ from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_duties, plan_ejection, plan_provisioning
 from minprov.properties import custom_data_run, root_password, waagent, withdrawal
 from minprov.properties.host_key_fingerprints import read_fingerprints
+from minprov.properties.sshd_settings import reload_sshd
 from minprov.reporting import Reporting, explained, first_of
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Run:
         self._timeline = Timeline()
         self._bounds = Bounds(options.timeout, self._timeline)
         self._drive: str | None = None
+        self._sshd_is_stale = False
         self.result = Result(vm_id=identity.vm_id, spans=self._timeline.spans)
         self.result.duties = options.duties
         self._reporting = Reporting(options, system, self.result, self._timeline, self._bounds, last_resort)
@@ -135,6 +137,7 @@ class Run:
             evidence = await sources.all(early)
             if evidence != early:
                 await self._apply(self._plan(evidence).beyond(plan))
+            await self._reload_sshd()
             await self._record(markers.APPLIED)
             await self._report_ready(await sources.transport(), sources)
             self._compare(sources.by_now(evidence))
@@ -159,6 +162,8 @@ class Run:
             evidence = await sources.all(early)
             plan = self._plan(evidence)
             self._compare(evidence)
+            if not asks_nothing(evidence):
+                self._note_withdrawal()
             self._keep(await preview(plan.steps, self._system))
             self._note_dangers()
         if error := first_required_failure(self.result.actions):
@@ -325,24 +330,48 @@ class Run:
                 else:
                     return
 
-    async def _withdraw_from_other_vm(self) -> None:
-        """Take back what an earlier run gave the VM that this disk was captured from, if it was."""
-        journal, options = self._system.journal, self._options
-        journal.uuid = self._uuid
-        manifest = journal.manifest
+    def _given_to_another_vm(self) -> Manifest | None:
+        """Return what an earlier run gave the VM that this disk was captured from, if it was."""
+        manifest, options = self._system.journal.manifest, self._options
         if manifest is None and not markers.is_empty(self._state_dir) and not self._holds(markers.APPLIED):
             written = withdrawal.find_unrecorded(self._system, (options.sudo_file, options.sshd_drop_in))
             self.result.note("this disk was provisioned for another VM by a version without a manifest: " + LEFT)
-            manifest = Manifest(None, written)
-        elif manifest is None or manifest.is_for(self._uuid):
+            return Manifest(None, written)
+        return None if manifest is None or manifest.is_for(self._uuid) else manifest
+
+    async def _withdraw_from_other_vm(self) -> None:
+        """Take back what another VM was given."""
+        journal = self._system.journal
+        journal.uuid = self._uuid
+        manifest = self._given_to_another_vm()
+        if manifest is None:
             return
         stays = await withdrawal.withdraw(self._system, manifest, self.result.note, host_keys=True)
         for name in (custom_data_run.RECORD, custom_data_run.LOG):
-            await self._system.remove_own(f"{options.state_dir}/{name}")
+            await self._system.remove_own(f"{self._options.state_dir}/{name}")
         try:
             await in_thread(journal.forget, Manifest(self._uuid, stays))
         except OSError as error:
             raise file_error(error, self._state_dir) from error
+        self._sshd_is_stale = True
+
+    async def _reload_sshd(self) -> None:
+        """Have a running sshd forget what was withdrawn, once it has keys and a configuration again."""
+        if self._sshd_is_stale:
+            try:
+                await reload_sshd(self._system)
+            except ProvisioningError as error:
+                self.result.note(f"sshd goes on with what another VM was given: {error}")
+
+    def _note_withdrawal(self) -> None:
+        """Tell in a dry run what would be taken back."""
+        journal = Journal(self._state_dir)
+        with suppress(OSError):  # who is not root sees nothing of it
+            if markers.is_trusted(self._state_dir):
+                journal.open(self._uuid, look_only=True)
+        self._system.journal = journal
+        if (manifest := self._given_to_another_vm()) and (given := withdrawal.find_given(self._system, manifest)):
+            self.result.note(f"another VM was given, and this one is not to keep: {', '.join(given)}")
 
     async def _close_journal(self) -> None:
         """Move to the manifest what this run has done; the next run does it if this one cannot."""

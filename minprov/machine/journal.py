@@ -53,7 +53,7 @@ class Journal:
         """The effects of a run that was killed."""
         self._finished: set[tuple[str, str]] = set()
 
-    def open(self, uuid: str | None) -> None:
+    def open(self, uuid: str | None, *, look_only: bool = False) -> None:
         """Read what earlier runs left; raises OSError."""
         self.uuid = uuid
         contents = read_file(None, self._path(MANIFEST))
@@ -64,9 +64,11 @@ class Journal:
         owner = next((document.get("vm") for document in documents if document.get("schema") == SCHEMA), None)
         if self.left_over and isinstance(owner, str) and not Manifest(owner, ()).is_for(uuid):
             # It was another VM's: its disk was captured after the kill.
-            self._keep(Manifest(owner, merge(self.manifest.effects if self.manifest else (), self.left_over)))
-            self._remove()
+            self.manifest = Manifest(owner, merge(self.manifest.effects if self.manifest else (), self.left_over))
             self.left_over = ()
+            if not look_only:
+                self._keep(self.manifest)
+                self._remove()
 
     async def note(self, *effects: Effect) -> None:
         """Have it on disk that these effects are to come; raises OSError."""

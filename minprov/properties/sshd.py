@@ -8,10 +8,8 @@ address and by every way: PAM asks for passwords by keyboard-interactive too.
 from __future__ import annotations
 
 import os
-import signal
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
 
 from minprov.actions import ConfigureSshd
 from minprov.errors import ProvisioningError, Reason
@@ -26,11 +24,10 @@ from minprov.properties.login import (
     password_obstacle,
     require_login,
 )
-from minprov.properties.sshd_settings import CONFIG, Settings, ask_sshd
+from minprov.properties.sshd_settings import CONFIG, Settings, ask_sshd, reload_sshd
 
 DRAFT = "/etc/ssh/.sshd_config.draft.minprov"
 BEGIN, END = b"# minprov: begin. Written by minprov for this VM.\n", b"# minprov: end\n"
-PID_FILE = "/run/sshd.pid"
 PASSWORD = "PasswordAuthentication"  # noqa: S105  # a setting
 # The older name comes first: a sshd that knows it as a setting of its own does not mind the newer one.
 KEYBOARD = ("ChallengeResponseAuthentication", "KbdInteractiveAuthentication")
@@ -81,7 +78,7 @@ async def converge(system: System, action: ConfigureSshd) -> None:
     except ProvisioningError:
         await system.take_back(before)
         raise
-    _reload()
+    await reload_sshd(system)
 
 
 async def _put_in_place(system: System, sshd: list[str], action: ConfigureSshd, answers: Sequence[Settings]) -> None:
@@ -195,14 +192,3 @@ async def _try(system: System, sshd: list[str], config: bytes) -> None:
         await run_tool([*sshd, "-t", "-f", DRAFT])
     finally:
         await system.remove_own(DRAFT)
-
-
-def _reload() -> None:
-    """Send SIGHUP to sshd if it runs: the one way that works under every init system."""
-    with suppress(FileNotFoundError, ProcessLookupError, ValueError):
-        with open(PID_FILE, encoding="ascii") as stream:
-            pid = int(stream.read())
-        with open(f"/proc/{pid}/comm", encoding="ascii") as stream:
-            is_sshd = stream.read().strip() == "sshd"
-        if is_sshd:
-            os.kill(pid, signal.SIGHUP)

@@ -7,6 +7,7 @@ finds them, and is loaded only then.
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import suppress
 
 from minprov.errors import ProvisioningError
@@ -18,6 +19,7 @@ from minprov.properties.name_service import find_user
 
 CONFIG, DIRECTORY = "/etc/ssh/sshd_config", "/etc/ssh"
 PASSWD, GROUP = "/etc/passwd", "/etc/group"
+PID_FILE = "/run/sshd.pid"
 # sshd wants it even to print its configuration. Its unit makes it, which has not run yet at first boot.
 PRIVILEGE_SEPARATION_DIRECTORY = "/run/sshd"
 # From the internet (RFC 5737) to the address that the first VM of a subnet gets.
@@ -86,6 +88,29 @@ async def ask_sshd(system: System, username: str, groups: tuple[str, ...] = ()) 
                     return None
             answers.append(Settings(connection, system.answers[key]))
     return answers
+
+
+async def reload_sshd(system: System) -> None:
+    """Have sshd, if it runs, read its files again by SIGHUP: the one way that works under every init system.
+
+    Raises `ProvisioningError` where it does not accept them: it would end.
+    """
+    sshd = system.own_tool("sshd")
+    pid = _running_sshd() if system.live else None
+    if sshd is None or pid is None:
+        return
+    await run_tool([*sshd, "-t"])
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGHUP)
+
+
+def _running_sshd() -> int | None:
+    with suppress(FileNotFoundError, ProcessLookupError, ValueError):
+        with open(PID_FILE, encoding="ascii") as stream:
+            pid = int(stream.read())
+        with open(f"/proc/{pid}/comm", encoding="ascii") as stream:
+            return pid if stream.read().strip() == "sshd" else None
+    return None
 
 
 def read_config(system: System) -> dict[str, str]:

@@ -43,6 +43,14 @@ logger = logging.getLogger(__name__)
 WRITTEN = b"# Written by minprov"
 """What the files begin with that this program writes for other programs, since its first version."""
 NO_HOSTNAME = "localhost"
+WORDS = {
+    FILE: "{}",
+    PASSWORD: "the password of {}",
+    KEYS: "the keys in {}",
+    UNLOCKED: "the open lock of {}",
+    AGEING: "the age of {}",
+}
+"""What can be withdrawn, as a reader is told of it."""
 
 
 def confirm(system: System, effect: Effect) -> Effect | None:
@@ -74,6 +82,18 @@ def find_unrecorded(system: System, paths: Iterable[str]) -> tuple[Effect, ...]:
     return tuple(
         Effect(FILE, path, sha256=digest(contents)) for path, contents in found if contents.startswith(WRITTEN)
     )
+
+
+def find_given(system: System, manifest: Manifest) -> list[str]:
+    """Return in words what `withdraw` would withdraw."""
+    made = {effect.target for effect in manifest.effects if effect.kind == ACCOUNT}
+    return [
+        WORDS[effect.kind].format(effect.target)
+        for effect in manifest.effects
+        if effect.kind in WORDS
+        and (effect.kind != FILE or effect.sha256 is not None)
+        and ((effect.kind == PASSWORD and effect.target in made) or confirm(system, effect))
+    ]
 
 
 async def withdraw(
