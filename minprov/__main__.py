@@ -81,12 +81,16 @@ def _hand_over(defect: Exception, last_resort: LastResort | NoLastResort) -> int
         from minprov.machine.shortage import find_shortage
 
         if shortage := find_shortage(defect):
-            phrase, detail, status = Reason.NO_RESOURCES.phrase, shortage, Reason.NO_RESOURCES.exit_status
-            sys.stderr.write(f"minprov: {phrase}: {detail}\n{Reason.NO_RESOURCES.action}\n")
+            reason, detail = Reason.NO_RESOURCES, shortage
+        elif isinstance(defect, ImportError):
+            reason, detail = Reason.NOT_LOADED, str(defect)[:200]
         else:
             import traceback
 
             traceback.print_exc()
+            reason = Reason.INTERNAL
+        phrase, status = reason.phrase, reason.exit_status
+        sys.stderr.write(f"minprov: {phrase}: {detail}\n{reason.action}\n")
     last_resort.hand_over(phrase, detail)
     return status
 
@@ -102,21 +106,11 @@ def _last_resort(argv: list[str]) -> LastResort | NoLastResort:
     if (url := _flag(argv, "--wireserver-url")) is not None:
         known["wireserver_url"] = url
     if (root := _flag(argv, "--root")) is not None:
-        known["state_dir"] = _state_directory(root)
+        known["root"] = root
     try:
         return LastResort(**known)
     except OSError:  # no further process or pipe may be had: the run goes without
         return NoLastResort()
-
-
-def _state_directory(root: str) -> str | None:
-    from minprov.machine.markers import DEFAULT_DIRECTORY
-    from minprov.machine.paths import resolve_beneath
-
-    try:
-        return resolve_beneath(root, DEFAULT_DIRECTORY)
-    except OSError:  # a loop of links
-        return None
 
 
 def _flag(argv: list[str], name: str) -> str | None:

@@ -452,6 +452,12 @@ class Reason(Enum):
         "Nobody answered yes to what cannot be undone. Nothing was changed.",
         "Give `--yes` where nobody can be asked.",
     )
+    NOT_LOADED = (
+        "program cannot be loaded",
+        os.EX_SOFTWARE,
+        "A package that minprov needs is not in the image, is damaged, or is not one for its Python.",
+        "Install in the image what the report names: aiohttp, aiofiles, defusedxml, or minprov itself.",
+    )
     INTERNAL = (
         "unhandled exception",
         os.EX_SOFTWARE,

@@ -46,7 +46,8 @@ DEFAULTS: dict[str, Any] = {
     "wireserver_url": "http://168.63.129.16",
     "console": "/dev/console",
     "kvp_pool": "/var/lib/hyperv/.kvp_pool_1",
-    "state_dir": "/var/lib/minprov",
+    "root": "/",
+    "state_dir": None,
     "vm_id": None,
     "phrase": ENDED_UNTOLD,
 }
@@ -61,7 +62,7 @@ class LastResort:
         self._token, writer = os.pipe2(os.O_CLOEXEC)
         os.write(writer, b"t")  # a byte in a pipe is read once, whoever reads
         os.close(writer)
-        reader, self._control = os.pipe2(os.O_CLOEXEC)
+        reader, self._control = os.pipe2(os.O_CLOEXEC | os.O_DIRECT)  # what is written at once is read at once, pipe(2)
         if os.fork() == 0:
             _wait(self._token, reader, DEFAULTS | settings)
         os.close(reader)
@@ -127,7 +128,8 @@ def _wait(token: int, control: int, settings: dict[str, Any]) -> NoReturn:
                 if not message:
                     phrase = settings["phrase"]
                     break
-                settings |= marshal.loads(message)  # noqa: S302  # from our own parent
+                with suppress(ValueError, EOFError):  # longer than a pipe takes at once: it goes without
+                    settings |= marshal.loads(message)  # noqa: S302  # from our own parent
         if _take(token):
             _tell(settings, phrase)
     finally:
@@ -161,7 +163,7 @@ def _tell(settings: dict[str, Any], phrase: str) -> None:
     _bounded(LAST_RESORT_FILE_LIMIT, lambda: _write_console(settings["console"], report))
     _bounded(LAST_RESORT_KVP_LIMIT, lambda: _tell_host(settings["kvp_pool"], report))
     _bounded(LAST_RESORT_POST_LIMIT, lambda: _post(settings["wireserver_url"], report))
-    _bounded(LAST_RESORT_FILE_LIMIT, lambda: _store(settings["state_dir"], phrase, vm_id))
+    _bounded(LAST_RESORT_FILE_LIMIT, lambda: _store(settings["state_dir"], settings["root"], phrase, vm_id))
 
 
 def _bounded(seconds: float, work: Callable[[], None]) -> None:
@@ -199,12 +201,13 @@ def _tell_host(pool: str, report: str) -> None:
         put(pool, "PROVISIONING_REPORT", report)
 
 
-def _store(state_dir: str | None, phrase: str, vm_id: str) -> None:
-    if state_dir is None:
-        return
+def _store(state_dir: str | None, root: str, phrase: str, vm_id: str) -> None:
     from minprov.errors import ProvisioningError, Reason
+    from minprov.machine.markers import DEFAULT_DIRECTORY
+    from minprov.machine.paths import resolve_beneath
     from minprov.outcome.result import Result, to_document
 
+    state_dir = state_dir or resolve_beneath(root, DEFAULT_DIRECTORY)
     error = ProvisioningError(next(reason for reason in Reason if reason.phrase == phrase), told_by="last resort")
     import json
 

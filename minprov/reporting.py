@@ -138,16 +138,19 @@ class Reporting:
 
 
 def explained(defects: ExceptionGroup[Exception], what: str) -> ProvisioningError:
-    """Log what nobody has foreseen, and return the error for it; a traceback says nothing where there is too little."""
+    """Log what nobody has foreseen, and return the error for it; a traceback says nothing of what is lacking."""
     from minprov.machine.shortage import find_shortage
 
     first = first_of(defects)
     if shortage := find_shortage(first):
         error = ProvisioningError(Reason.NO_RESOURCES, detail=shortage)
-        logger.error("%s", error)
-        return error
-    logger.critical("%s", what, exc_info=defects)
-    return ProvisioningError(Reason.INTERNAL, exception=type(first).__name__)
+    elif isinstance(first, ImportError):
+        error = ProvisioningError(Reason.NOT_LOADED, detail=str(first))
+    else:
+        logger.critical("%s", what, exc_info=defects)
+        return ProvisioningError(Reason.INTERNAL, exception=type(first).__name__)
+    logger.error("%s", error)
+    return error
 
 
 def first_of(failures: BaseExceptionGroup[E]) -> E:

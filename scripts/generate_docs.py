@@ -134,8 +134,8 @@ FAULTS_HEAD = """\
 
 Each row is a case that `make faults` runs, as root, in a machine of its own: the unmodified program, the real tools,
 and the emulated platform at its real addresses. The health report is the last one that the platform took, by which
-channel; reasons are those of [reasons.md](reasons.md). A case also fails when the run does not end within the seconds
-given, which are never more than its deadline and ten.
+channel; reasons are those of [reasons.md](reasons.md); a negative exit status is the signal that ended the process. A
+case also fails when the run does not end within the seconds given, which are never more than its deadline and ten.
 """
 FAULTS_COLUMNS = """
 | case | outcome | health report | reason | exit status | within |

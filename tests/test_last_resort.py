@@ -13,6 +13,8 @@ import pytest
 
 from minprov.emulator.faults import Faults, Step
 from minprov.emulator.platform import Emulator
+from minprov.errors import Reason
+from tests.stuck import stuck_files
 from tests.whole_run import WholeRun, ended, on
 
 if TYPE_CHECKING:
@@ -72,6 +74,20 @@ def test_a_run_that_hangs_is_spoken_for_soon_after_its_deadline(whole: WholeRun)
         status = await whole.status("--json")
         assert json.loads(status.stdout) == document
 
+    on(Emulator(), test)
+
+
+def test_a_state_directory_that_does_not_answer_holds_nobody_up(whole: WholeRun) -> None:
+    async def test(platform: Emulator) -> None:
+        with stuck_files(whole.root / "var/lib/minprov"):
+            start = time.monotonic()
+            process = await whole.start(platform, seconds=1)
+            assert "reason=provisioning deadline passed|" in await told(platform, 10)
+            assert time.monotonic() - start < 1 + 2 + 0.5
+        await ended(process)
+        assert len(platform.health_reports) == 1
+
+    (whole.root / "var/lib").mkdir(parents=True)
     on(Emulator(), test)
 
 
@@ -147,7 +163,9 @@ def test_whatever_cannot_be_loaded_is_told(whole: WholeRun, name: str) -> None:
     async def test(platform: Emulator) -> None:
         run = await ended(await whole.start(platform, code=BROKEN.format(name=name) + MAIN))
         assert run.status not in (0, 1), run.stderr
-        await told(platform, 5)
+        reason = "unhandled exception" if name == "minprov.errors" else Reason.NOT_LOADED.phrase
+        assert f"reason={reason}|" in await told(platform, 5)
+        assert "Traceback" not in run.stderr
 
     on(Emulator(), test)
 

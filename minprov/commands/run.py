@@ -89,20 +89,21 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
     signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
     set_up_logging("warning" if dry_run and "log_level" not in flags else options.log_level)
     identity = read_identity()
-    if dry_run:
-        options = _for_dry_run(options, identity, flags)
-    state_dir = _state_directory(root, options)
-    may_be_done = not dry_run and not flags.get("force")
-    if may_be_done and state_dir and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
-        return Result(outcome=Outcome.ALREADY_PROVISIONED, vm_id=identity.vm_id)
+    # All that does not need a look at a directory: that one may not answer.
     last_resort.know(
         timeout=options.timeout,
         wireserver_url=options.wireserver_url,
         console=options.console,
         kvp_pool=options.kvp_pool,
-        state_dir=state_dir,
         vm_id=identity.vm_id,
     )
+    if dry_run:
+        options = _for_dry_run(options, identity, flags)
+    state_dir = _state_directory(root, options)
+    last_resort.know(state_dir=state_dir)
+    may_be_done = not dry_run and not flags.get("force")
+    if may_be_done and state_dir and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
+        return Result(outcome=Outcome.ALREADY_PROVISIONED, vm_id=identity.vm_id)
     # Until there is somebody to tell of it, a signal to stop has to wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     # A core file would hold the password.

@@ -54,6 +54,9 @@ async def deliver(request: web.BaseRequest, reply: Reply, step: Step, stopping: 
     if step.gzip:
         headers["Content-Encoding"] = "gzip"
     headers |= step.headers
+    if step.endless is not None:
+        await _send_endlessly(request, step.endless, stopping)
+        return _Severed()
     if step.raw is None and step.drop is None and step.truncate is None:
         return await _send_whole(request, status, headers, body, step, stopping)
 
@@ -68,6 +71,17 @@ async def deliver(request: web.BaseRequest, reply: Reply, step: Step, stopping: 
         case "reset":
             _reset(request)
     return _Severed()
+
+
+async def _send_endlessly(request: web.BaseRequest, part: str, stopping: asyncio.Event) -> None:
+    """Send a reply of which one part never ends, as fast as it is taken."""
+    framing = b"" if part == "headers" else b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
+    _write(request, b"HTTP/1.1 200 OK\r\n" + framing)
+    fields = (b"X-Filler: " + b"x" * 4000 + b"\r\n") * 16
+    while request.transport and not request.transport.is_closing() and not stopping.is_set():
+        if request.transport.get_write_buffer_size() < _CHUNK:
+            _write(request, fields)
+        await _pause(0.001, stopping)
 
 
 def _body(reply: Reply, step: Step) -> bytes:

@@ -88,6 +88,7 @@ class Step:
     raw: bytes | None = None
     truncate: int | None = None
     drop: Literal["close", "reset", "stall"] | None = None
+    endless: Literal["headers", "trailers"] | None = None
 
     @property
     def is_heard(self) -> bool:
@@ -95,7 +96,8 @@ class Step:
         if self.heard is not None:
             return self.heard
         lost = self.drop is not None and self.truncate is None
-        return self.status is None and self.body is None and self.raw is None and not lost
+        own = self.status is None and self.body is None and self.raw is None and self.endless is None
+        return own and not lost
 
 
 NO_STEP = Step()
@@ -201,6 +203,13 @@ def _drop(value: object, directory: Path) -> str:
     return drop
 
 
+def _endless(value: object, directory: Path) -> str:
+    part = text(value, directory)
+    if part not in {"headers", "trailers"}:
+        raise ValueError("must be headers or trailers")
+    return part
+
+
 def _table(value: object, _directory: Path) -> dict[str, object]:
     if not isinstance(value, dict):
         raise TypeError("must be a table")
@@ -230,4 +239,5 @@ _STEP_CONVERTERS: Mapping[str, Convert] = {
     "raw": content,
     "truncate": number,
     "drop": _drop,
+    "endless": _endless,
 }

@@ -125,6 +125,7 @@ def test_a_step_is_of_its_endpoint_alone(script: Callable[[str], Faults]) -> Non
         ("[[instance]]\ntimes = -1", "instance[0].times", None),
         ("[[instance]]\ntimes = 'always'", "instance[0].times", None),
         ("[[instance]]\ndrop = 'fin'", "instance[0].drop", None),
+        ("[[instance]]\nendless = 'body'", "instance[0].endless", None),
         ("[[instance]]\ndelay = true", "instance[0].delay", None),
         ("[[instance]]\nheaders = { Retry-After = 1 }", "instance[0].headers", None),
         ("[[instance]]\nbody = { base64 = '!' }", "instance[0].body", None),
@@ -382,7 +383,9 @@ def test_a_guest_that_hangs_up_harms_nobody(script: Callable[[str], Faults], cap
     assert not [record for record in caplog.records if record.name.startswith("aiohttp")]
 
 
-@pytest.mark.parametrize("step", ["delay = 1000", "drip = 1000", "drop = 'stall'", "pad = 1_000_000_000"])
+@pytest.mark.parametrize(
+    "step", ["delay = 1000", "drip = 1000", "drop = 'stall'", "pad = 1_000_000_000", "endless = 'trailers'"]
+)
 def test_the_end_of_the_emulator_does_not_wait_for_a_fault(script: Callable[[str], Faults], step: str) -> None:
     faults = script(f"[[instance]]\n{step}\n")
 
@@ -416,6 +419,7 @@ HEALTH = "/provisioning/health"
         ("body = 'x'", False),
         ("raw = 'x'", False),
         ("drop = 'close'", False),
+        ("endless = 'headers'", False),
         ("drop = 'close'\nheard = true", True),
         ("status = 500\nheard = true", True),
         ("delay = 0\nheard = false", False),

@@ -70,11 +70,12 @@ class FaultCase:
             return [str(result.get("broken") or result.get("unavailable"))]
         (observed,) = result["observed"]
         seen = {
-            "outcome": (observed.get("outcome"), self.expected.outcome),
             "health report": (observed["health"][-1] if observed["health"] else NOTHING, self.expected.report),
-            "reason": (observed.get("reason"), self.expected.reason),
             "exit status": (observed["exit_status"], self.expected.exit),
         }
+        if self.scenario.get("json", True):
+            seen["outcome"] = (observed.get("outcome"), self.expected.outcome)
+            seen["reason"] = (observed.get("reason"), self.expected.reason)
         differences = [(key, *values) for key, values in seen.items() if values[0] != values[1]]
         return [*result["faults"], *(f"{key}: {actual}, expected: {wanted}" for key, actual, wanted in differences)]
 
@@ -96,7 +97,12 @@ def load_campaign() -> list[FaultCase]:
 
 
 def _matrices(matrices: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    make: dict[str, Callable[..., dict[str, Any]]] = {"answers": _answer, "connections": _connection, "tools": _tool}
+    make: dict[str, Callable[..., dict[str, Any]]] = {
+        "answers": _answer,
+        "connections": _connection,
+        "tools": _tool,
+        "imports": _import,
+    }
     for kind, matrix in matrices.items():
         axes = (matrix["places"].items(), matrix["faults"].items(), matrix["courses"].items())
         for (place, where), (fault, what), (course, how) in itertools.product(*axes):
@@ -117,6 +123,10 @@ def _connection(_place: str, where: dict[str, Any], what: str, how: dict[str, An
 def _tool(place: str, where: dict[str, Any], what: str, how: dict[str, Any]) -> dict[str, Any]:
     tool = place.removeprefix("tool ")
     return {**where, **how, "prepare": where.get("prepare", "") + "\n" + what.replace("{tool}", tool)}
+
+
+def _import(_place: str, where: dict[str, Any], what: str, how: dict[str, Any]) -> dict[str, Any]:
+    return {**where, **how, "prepare": where["prepare"].replace("{module}", what)}
 
 
 def _singles(cases: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

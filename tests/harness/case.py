@@ -40,6 +40,7 @@ class Run:
     media_fails_at: int | None = None
     media_hangs_at: int | None = None
     media_cut_at: int | None = None
+    hangs: tuple[str, ...] = ()
     vm: Mapping[str, Any] = field(default_factory=dict)
     media_vm: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
@@ -154,6 +155,7 @@ RUN_CONVERTERS = {
     "media_fails_at": number,
     "media_hangs_at": number,
     "media_cut_at": number,
+    "hangs": texts,
     "vm": _table,
     "media_vm": _table,
     "without": _names,

@@ -46,6 +46,18 @@ def mount_faulty_file(
     threading.Thread(target=_serve, args=(device, contents, at, hangs, operations), daemon=True).start()
 
 
+def mount_hanging_directory(path: str) -> None:
+    """Mount, over an existing directory, a file system that answers nothing, and lets go of who is killed."""
+    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    options = f"fd={device},rootmode={stat.S_IFDIR | 0o755:o},user_id=0,group_id=0,allow_other"
+    mount("hanging", path, "fuse", options=options)
+    message = os.read(device, MAX_WRITE + 4096)  # of the kernel, INIT; what comes later is not taken
+    _, _, unique, *_ = IN_HEADER.unpack_from(message)
+    answer = _answer(INIT, b"", b"", 0)
+    assert isinstance(answer, bytes)
+    os.write(device, OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique) + answer)
+
+
 def _serve(device: int, contents: bytes | bytearray, at: int, hangs: bool, operations: tuple[int, ...]) -> None:
     while True:
         message = os.read(device, MAX_WRITE + 4096)

@@ -28,7 +28,7 @@ from minprov.emulator.platform import Emulator
 from minprov.emulator.sample import sample_media
 
 from .changes import describe, find_changes, take_snapshot
-from .disk import mount_faulty_file
+from .disk import mount_faulty_file, mount_hanging_directory
 from .machine import IMDS, WIRESERVER, Machine, Unavailable
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tup
     if run.prepare:
         _shell(run.prepare, machine, check=True)
     before = take_snapshot(machine.layers)
+    for directory in run.hangs:
+        mount_hanging_directory(machine.root + directory)
     if run.interface_after == 0:
         machine.raise_interface()
     else:
