@@ -147,6 +147,12 @@ DISK_POLL = 0.1
 """Between two looks for it."""
 DISK_RUN_LIMIT = 300.0
 """Another run of the same program, to end: the first boot's run may start it beside the boot's own script."""
+DNS_LIMIT = 5.0
+"""The platform's name server, to know the host name: it may learn a name some time after the client has sent it."""
+DNS_PAUSE = 1.0
+"""An answer to one question, and then the pause before the next."""
+ROLE_PROPERTIES_LIMIT = 5.0
+"""WireServer, to take a host key."""
 MKFS_LIMIT = 240.0
 """Making a file system on the temporary disk, which may have terabytes."""
 UDEV_LIMIT = 10.0

@@ -80,7 +80,7 @@ def test_a_refusal_is_noted_and_told_again_at_the_next_boot(tmp_path: Path, stat
 def test_a_server_that_does_not_answer_takes_no_more_than_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(role_properties, "LIMIT", 0.5)
+    monkeypatch.setattr(role_properties, "ROLE_PROPERTIES_LIMIT", 0.5)
     began = time.monotonic()
     stalled = Faults(steps={"role-properties": (Step(times=math.inf, drop="stall"),)})
     assert tell(tmp_path, "a", faults=stalled)[0] == ["failed"]
@@ -135,7 +135,7 @@ def test_a_name_that_the_server_knows_is_told(server: tuple[str, int]) -> None:
 def test_a_name_that_it_does_not_know_is_told_too(
     server: tuple[str, int], hostname: str, domain: str | None, detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dns_check, "LIMIT", 2.0)
+    monkeypatch.setattr(dns_check, "DNS_LIMIT", 2.0)
     with pytest.raises(ProvisioningError) as caught:
         asyncio.run(dns_check.check(hostname, domain, server))
     assert (caught.value.reason, caught.value.data["detail"]) == (Reason.HOSTNAME_UNKNOWN, detail)
@@ -145,7 +145,7 @@ def test_a_name_that_it_does_not_know_is_told_too(
 def test_nobody_answers_and_nothing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(dns_check, "LIMIT", 0.5)
+        monkeypatch.setattr(dns_check, "DNS_LIMIT", 0.5)
         monkeypatch.setattr(dns_check.check, "__defaults__", (silent.getsockname(),))
         monkeypatch.setattr(dns_check, "find_domain", lambda _: "internal.example")
         document = asyncio.run(duty.run(ASKED, "http://127.0.0.1:9", str(tmp_path), "a", dry_run=False))

@@ -12,12 +12,10 @@ import socket
 
 from minprov.duties.follow_up.dns_messages import NO_SUCH_NAME, Answer, build_query, parse_answer
 from minprov.errors import ProvisioningError, Reason
+from minprov.limits import DNS_LIMIT, DNS_PAUSE
 from minprov.machine.system import System
 
 SERVER = ("168.63.129.16", 53)
-LIMIT = 5.0
-"""Seconds for all of it: a name may be learnt some time after the client has sent it."""
-PAUSE = 1.0
 MAX_ANSWER = 512  # RFC 1035, 4.2.1
 RESOLVERS = ("/run/systemd/resolve/resolv.conf", "/etc/resolv.conf")
 """Where the lease's domains are: systemd-resolved's own list comes first, the other may be its stub's."""
@@ -45,14 +43,14 @@ async def check(hostname: str, domain: str | None, server: tuple[str, int] = SER
     name = f"{hostname.partition('.')[0]}.{domain}"
     detail = "no answer"
     try:
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(DNS_LIMIT):
             while True:
                 answer = await _ask(name, server)
                 if answer and answer.addresses:
                     return f"{name} is {', '.join(answer.addresses[:4])}"
                 if answer:
                     detail = "no such name" if answer.rcode == NO_SUCH_NAME else f"no address, code {answer.rcode}"
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(DNS_PAUSE)
     except TimeoutError:
         raise _unknown(name, detail) from None
 
@@ -66,7 +64,7 @@ async def _ask(name: str, server: tuple[str, int]) -> Answer | None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as asked:
         try:
             asked.connect(server)  # so that nobody else's answer is taken
-            async with asyncio.timeout(PAUSE):
+            async with asyncio.timeout(DNS_PAUSE):
                 await loop.sock_sendall(asked, query)
                 while True:
                     if answer := parse_answer(await loop.sock_recv(asked, MAX_ANSWER), number):

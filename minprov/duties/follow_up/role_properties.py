@@ -11,6 +11,7 @@ import time
 from xml.sax.saxutils import escape, quoteattr
 
 from minprov.gather import open_transport
+from minprov.limits import ROLE_PROPERTIES_LIMIT
 from minprov.machine.system import System
 from minprov.model import GoalState
 from minprov.network.retry import AttemptFailed
@@ -19,7 +20,6 @@ from minprov.properties.host_key_fingerprints import read_fingerprints
 from minprov.wire import HEALTH_HEADERS, WIRESERVER, fetch_goal_state
 
 PATH = "/machine?comp=roleProperties"
-LIMIT = 5.0
 PREFERRED = "ssh-rsa"  # waagent's Provisioning.SshHostKeyPairType
 
 
@@ -36,7 +36,7 @@ async def post(base_url: str, value: str) -> None:
         ProvisioningError: of WireServer.
 
     """
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + ROLE_PROPERTIES_LIMIT
     async with open_transport(Timeline()) as transport:
         goal_state = await fetch_goal_state(transport, base_url, deadline=deadline)
         body = build_role_properties(goal_state, value)
