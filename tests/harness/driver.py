@@ -40,6 +40,8 @@ PROGRAMS = "/var/cache/minprov-tests"
 DEFAULT_TIMEOUT = 30.0
 KILL_LIMIT = 10.0
 """Seconds after its deadline in which the program must be gone, whatever happens."""
+LAST_RESORT_LIMIT = 6.0
+"""Seconds in which the last resort has told: five for the platform, and a moment for each other channel."""
 SEVERAL = 4
 """From so many requests on, how many there were is chance."""
 SHELL_LIMIT = 60.0
@@ -296,9 +298,13 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
 
 
 async def _wait_for_last_resort(group: int) -> None:
-    """Wait for the process that tells in the run's place why it could not; an orphan, it is this process's child."""
+    """Wait for the process that tells in the run's place why it could not; an orphan, it is this process's child.
+
+    Another orphan may be a reader that a drive holds for ever.
+    """
+    until = time.monotonic() + LAST_RESORT_LIMIT
     with suppress(ChildProcessError):
-        while True:
+        while time.monotonic() < until:
             if os.waitpid(-group, os.WNOHANG)[0] == 0:  # noqa: ASYNC222  # it does not wait
                 await asyncio.sleep(0.01)
 
