@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+# GuestProxyAgent: proxy_agent_shared/src/hyper_client.rs
+_SIGNATURE_HEADER, _SIGNATURE_SCHEME = "x-ms-azure-host-authorization", "Azure-HMAC-SHA256 "
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One request. Header names are in lower case; `query` keeps the order and the duplicates of the wire."""
@@ -22,6 +26,11 @@ class Request:
     query: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+
+    @property
+    def is_signed(self) -> bool:
+        """Tell whether the guest proxy agent signed it. The signature is taken as it is: its key is the agent's."""
+        return self.headers.get(_SIGNATURE_HEADER, "").startswith(_SIGNATURE_SCHEME)
 
     def parameter(self, name: str) -> str | None:
         """Return the first query parameter of that name, whatever its case."""

@@ -5,6 +5,7 @@
     ignore = true                  # connections are not answered at all, as without a route; or seconds
     from-first-request = true      # the seconds count from the guest's first request to another server
     limit = 5                      # more requests in a second are answered 429
+    signed-only = true             # requests that no guest proxy agent signed are answered 401
 
     [[goal-state]]                 # an endpoint; one table per step, taken in order, one request each
     status = 503
@@ -61,12 +62,13 @@ ENDPOINTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFaults:
-    """When a server starts to listen, what meets a connection until then, and how many requests a second it takes."""
+    """When a server starts to listen, what meets a connection until then, and which requests it takes."""
 
     listen_after: float = 0.0
     from_first_request: bool = False
     until_then: Literal["refuse", "ignore"] = "refuse"
     limit: int | None = None
+    signed_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,7 @@ def _server(table: dict[str, object], *, file: Path, place: str) -> ServerFaults
         from_first_request=values.get("from_first_request", False),
         until_then="ignore" if "ignore" in values else "refuse",
         limit=values.get("limit"),
+        signed_only=values.get("signed_only", False),
     )
 
 
@@ -221,6 +224,7 @@ _SERVER_CONVERTERS: Mapping[str, Convert] = {
     "ignore": _duration,
     "from_first_request": flag,
     "limit": number,
+    "signed_only": flag,
 }
 
 _STEP_CONVERTERS: Mapping[str, Convert] = {

@@ -209,11 +209,13 @@ class Emulator:
             step = self.faults.step(endpoint, self._asked[endpoint])
             self._asked[endpoint] += 1
             self.vm = replace(self.vm, **step.change)
-            if server.limit.admits(at_ms):
+            if not server.limit.admits(at_ms):
+                reply = Reply(status=429, refusal=f"more than {server.faults.limit} requests in a second")
+            elif server.faults.signed_only and not request.is_signed:
+                reply = Reply(status=401, refusal="the guest proxy agent did not sign it")
+            else:
                 # In a thread, since some answers take other programs to make.
                 reply = edit(await asyncio.to_thread(server.rules.answer, self.vm, request), step)
-            else:
-                reply = Reply(status=429, refusal=f"more than {server.faults.limit} requests in a second")
             await self._record(
                 Exchange(
                     at_ms=at_ms,

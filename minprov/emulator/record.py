@@ -19,6 +19,7 @@ _HEADERS = (
     "user-agent",
     "x-forwarded-for",
     "x-ms-agent-name",
+    "x-ms-azure-host-authorization",
     "x-ms-cipher-name",
     "x-ms-client-request-id",
     "x-ms-guest-agent-name",

@@ -137,6 +137,7 @@ def test_a_step_is_of_its_endpoint_alone(script: Callable[[str], Faults]) -> Non
         ("[imds]\nrefuse = false", "imds.refuse", None),
         ("[imds]\nrefuse = 1\nignore = 1", "imds.ignore", None),
         ("[imds]\nlimit = 'few'", "imds.limit", None),
+        ("[imds]\nsigned-only = 1", "imds.signed-only", None),
     ],
 )
 def test_a_mistake_in_the_file_is_named(
@@ -542,6 +543,21 @@ def test_a_request_over_the_limit_of_its_server_gets_429(script: Callable[[str],
         assert platform.requests[0].verdict == "refused"
 
     run(script("[imds]\nlimit = 0\n"), guest)
+
+
+# The header and its scheme are those of GuestProxyAgent: proxy_agent_shared/src/hyper_client.rs.
+def test_a_server_that_takes_signed_requests_only_refuses_others(script: Callable[[str], Faults]) -> None:
+    signature = {"x-ms-azure-host-authorization": "Azure-HMAC-SHA256 key signature"}
+
+    async def guest(platform: Emulator, session: aiohttp.ClientSession) -> None:
+        url = platform.wireserver_url + "/?comp=versions"
+        assert await statuses(session, url, 1) == [401]
+        async with session.get(url, headers=signature) as response:
+            assert response.status == 200
+        assert await statuses(session, platform.imds_url + INSTANCE, 1) == [200]
+        assert [exchange.verdict for exchange in platform.requests] == ["refused", "accepted", "accepted"]
+
+    run(script("[wireserver]\nsigned-only = true\n"), guest)
 
 
 def test_the_same_script_gives_the_same_garbage(script: Callable[[str], Faults]) -> None:
