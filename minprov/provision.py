@@ -31,7 +31,6 @@ from minprov.machine.blocking import in_thread
 from minprov.machine.file_systems import volatile_file_system
 from minprov.machine.files import file_error, sync
 from minprov.machine.identity import Identity
-from minprov.machine.interfaces import find_faults
 from minprov.machine.journal import Journal
 from minprov.machine.manifest import Manifest
 from minprov.machine.provisioners import enabled_provisioners
@@ -41,7 +40,6 @@ from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_duties, plan_ejection, plan_provisioning
 from minprov.properties import custom_data_run, root_password, waagent, withdrawal
-from minprov.properties.host_key_fingerprints import read_fingerprints
 from minprov.properties.sshd_settings import reload_sshd
 from minprov.reporting import Reporting, explained, first_of
 
@@ -247,12 +245,16 @@ class Run:
 
     def _note_dangers(self) -> None:
         """Tell of what was not asked for and harms all the same: how it is now, whatever the policies are."""
+        from minprov.machine.interfaces import find_faults  # once Ready is told
+
         for fault in find_faults() if self._system.live else ():
             self.result.note(fault)
         if root_password.is_open(self._system):
             self.result.note("root has an empty password: anybody with a console is root")
 
     async def _tell_host_keys(self) -> None:
+        from minprov.properties.host_key_fingerprints import read_fingerprints  # once Ready is told
+
         self.result.host_keys = read_fingerprints(self._system)
         if self._options.host_keys_console:
             for fingerprint in self.result.host_keys:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minprov.network.deferred import deferred
+from minprov.deferred import deferred
 
 with deferred("traceback"):  # for exceptions that are logged, of which a good run has none
     import logging

@@ -1,6 +1,6 @@
 """SHA-512-crypt and SHA-256-crypt: the hash of a password as /etc/shadow keeps it.
 
-Pure, over hashlib, so that it is the same on every Python and libc and for any target root: the `crypt` module is gone
+Pure, so that it is the same on every Python and libc and for any target root: the `crypt` module is gone
 since Python 3.13, and asking libcrypt or openssl would mean the host's, with the secret in another process.
 
 Specification: Ulrich Drepper, "Unix crypt using SHA-256 and SHA-512", https://www.akkadia.org/drepper/SHA-crypt.txt;
@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from hashlib import sha256, sha512
 from typing import TYPE_CHECKING, Any
+
+from minprov.formats.sha2 import sha256, sha512
 
 if TYPE_CHECKING:
     from minprov.model import Secret

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-import aiofiles.os
-
+from minprov.deferred import deferred
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import LOOK_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+with deferred("aiofiles.tempfile"):
+    import aiofiles.os
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ and sudo and for /etc/hosts. Nothing in it depends on the disk, so it is as good
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from minprov.formats.sha2 import sha256
 from minprov.machine.identity import swap_byte_order
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Manifest(NamedTuple):
 
 def digest(contents: bytes) -> str:
     """Return the SHA-256 by which an effect names contents."""
-    return hashlib.sha256(contents).hexdigest()
+    return sha256(contents).hexdigest()
 
 
 def merge(earlier: Iterable[Effect], later: Iterable[Effect]) -> tuple[Effect, ...]:

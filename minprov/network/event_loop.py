@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 from minprov.config import Loop
-from minprov.network.deferred import deferred, without
+from minprov.deferred import deferred, without
 
 # asyncio does without TLS where there is none. It uses these to show where a coroutine comes from.
 with deferred("inspect", "linecache", "traceback"), without("ssl"):

@@ -17,9 +17,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
 from minprov import __version__
+from minprov.deferred import deferred, without
 from minprov.errors import ProvisioningError
 from minprov.limits import ATTEMPT_LIMIT, CONNECT_LIMIT, READ_LIMIT, SHORTEST_DELAY
-from minprov.network.deferred import deferred, without
 from minprov.network.retry import AttemptFailed, Endpoint
 from minprov.network.routes import RouteWatch, has_route
 
@@ -39,8 +39,8 @@ UNUSED = (
     *("aiohttp._websocket.reader", "aiohttp.client_middleware_digest_auth", "aiohttp.client_ws", "aiohttp.formdata"),
     *("aiohttp.http_websocket", "aiohttp.multipart", "aiohttp.payload_streamer", "aiohttp.tracing"),
     *("attr.converters", "attr.filters", "attr.validators"),
-    *("charset_normalizer", "email.header", "email.parser", "email.policy", "email.utils", "html", "idna", "inspect"),
-    *("mimetypes", "netrc", "shlex", "traceback", "urllib.request", "uuid"),
+    *("charset_normalizer", "email.header", "email.parser", "email.policy", "email.utils", "hashlib", "html", "idna"),
+    *("inspect", "mimetypes", "netrc", "shlex", "traceback", "urllib.request", "uuid"),
 )
 with deferred(*UNUSED), without("ssl"):
     import aiohttp

@@ -10,7 +10,6 @@ without, this process does.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ import aiofiles
 
 from minprov.actions import ExecuteCustomData
 from minprov.errors import ProvisioningError, Reason
+from minprov.formats.sha2 import sha256
 from minprov.limits import CUSTOM_DATA_UNIT_LIMIT
 from minprov.machine.files import file_error
 from minprov.machine.identity import read_identity
@@ -65,7 +65,7 @@ async def converge(system: System, action: ExecuteCustomData) -> None:
     record = {
         "schema": SCHEMA,
         "vm_id": read_identity().vm_id,
-        "sha256": hashlib.sha256(program).hexdigest(),
+        "sha256": sha256(program).hexdigest(),
         "state": "due",
         "path": action.path,
         "time_limit": action.time_limit,
@@ -149,7 +149,7 @@ def _is_of_this_vm(record: dict[str, Any], system: System, action: ExecuteCustom
     # Without firmware that tells the VM id there is IMDS', which may come after this.
     if vm_id := read_identity().vm_id:
         return bool(record["vm_id"] == vm_id)
-    return bool(record["sha256"] == hashlib.sha256(system.read(action.path) or b"").hexdigest())
+    return bool(record["sha256"] == sha256(system.read(action.path) or b"").hexdigest())
 
 
 def _shown_end(record: dict[str, Any]) -> str:

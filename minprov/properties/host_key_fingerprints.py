@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 
 from minprov.errors import ProvisioningError
+from minprov.formats.sha2 import sha256
 from minprov.machine.system import System
 from minprov.properties.host_keys import find_written
 
@@ -20,6 +20,6 @@ def read_fingerprints(system: System) -> tuple[str, ...]:
             key = base64.b64decode(fields[1], validate=True)
         except (ProvisioningError, IndexError, binascii.Error, ValueError):
             continue  # sshd does without its public half
-        digest = base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
+        digest = base64.b64encode(sha256(key).digest()).decode().rstrip("=")
         found.append(f"{fields[0]} SHA256:{digest}")
     return tuple(found)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from minprov.deferred import deferred, without
 from minprov.emulator.platform import Emulator
-from minprov.network.deferred import deferred, without
 from minprov.network.transport import UNUSED
 from tests.whole_run import WholeRun, ended, on
 
@@ -139,6 +139,6 @@ def test_a_run_looks_into_none_of_them(tmp_path: Path) -> None:
         assert run.status == 0, run.stderr
         loaded = json.loads(run.stderr.splitlines()[-1])
         assert "aiohttp.client" in loaded
-        assert [name for name in (*UNUSED, "ssl", "uvloop") if name in loaded] == []
+        assert [name for name in (*UNUSED, "_hashlib", "ssl", "tempfile", "uvloop") if name in loaded] == []
 
     on(Emulator(), test)
