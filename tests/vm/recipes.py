@@ -67,6 +67,20 @@ RESOURCE_DISK = replace(
     duties=True,
 )
 
+# With every duty that is off by default, a unit that waits for Ready, and a root who can log in.
+ROOT_PASSWORD = "Golden-Image-7"
+DUTIES = replace(
+    NETWORKD,
+    name="duties",
+    trees=(*NETWORKD.trees, "duties"),
+    duties=True,
+    commands=(
+        *NETWORKD.commands,
+        "systemctl enable --quiet after-ready.service minprov-entropy.service",
+        f"echo root:{ROOT_PASSWORD} | chpasswd",
+    ),
+)
+
 # As hardening guides have it, and minimal kernels are built: no file system that a disc could be mounted with.
 NO_DISC_FILE_SYSTEMS = replace(
     NETWORKD,

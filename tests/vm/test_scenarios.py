@@ -169,6 +169,7 @@ class Failure(NamedTuple):
     report: dict[str, Any]
     console_line: str
     service: dict[str, str]
+    target: str
     result: dict[str, Any]
     kvp_records: dict[str, str]
 
@@ -180,11 +181,13 @@ async def _hopeless() -> Failure:
             console_line = (await guest.machine.console.expect(LAST_WORD, within=60))[0].rstrip("\r")
             await guest.ask("systemctl is-system-running --wait", within=240)
             service = await guest.ask("systemctl show minprov.service --property=Result,ExecMainStatus")
+            target = await guest.ask("systemctl is-active minprov-ready.target")
             await guest.machine.power_off()
         return Failure(
             report=report,
             console_line=console_line,
             service=dict(line.split("=", 1) for line in service.output.split()),
+            target=target.output.strip(),
             result=_result(disk),
             kvp_records=_kvp_records(disk.read(KVP_POOL)),
         )
@@ -220,3 +223,7 @@ def test_a_failure_is_told_on_the_serial_console(failure: Failure) -> None:
 def test_a_failure_is_in_the_report_file_and_the_exit_status(failure: Failure) -> None:
     assert failure.result["outcome"] == "failed"
     assert failure.service == {"Result": "exit-code", "ExecMainStatus": str(failure.result["error"]["exit_status"])}
+
+
+def test_after_a_failure_the_target_is_not_reached(failure: Failure) -> None:
+    assert failure.target == "inactive"
