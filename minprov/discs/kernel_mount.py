@@ -1,32 +1,29 @@
 """Let the kernel read a disc that the readers refuse: a private, read-only mount in a short-lived process.
 
 The process has a mount namespace of its own: nobody else sees the mount, and it ends with the process, however that
-ends. The parent gets the files through a pipe; like any read, this may take as long as the device likes. The path is
-rare and may cost what it costs, so nothing imports this module before it is needed. It must not know what the files
-mean.
+ends. Like any read, this may take as long as the device likes. The path is rare and may cost what it costs, so nothing
+imports this module before it is needed. It must not know what the files mean.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import errno
 import os
 import stat
-import subprocess
-import sys
-from struct import Struct
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine.child_process import in_child_process
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 # linux/sched.h, linux/mount.h
 CLONE_NEWNS = 0x00020000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 1 << 14, 1 << 18
-
-_LENGTH = Struct("<q")  # before each file's bytes; less than nothing where there is no such file
-ABSENT = -1
 
 
 def read_files(device: str, file_system: str, limits: Mapping[str, int]) -> dict[str, bytes]:
@@ -36,43 +33,27 @@ def read_files(device: str, file_system: str, limits: Mapping[str, int]) -> dict
         ProvisioningError: MEDIA_UNREADABLE, with the reason why the kernel did not mount the device or read the files.
 
     """
-    argv = [sys.executable, "-S", "-P", "-m", "minprov.discs.kernel_mount", device, file_system]
-    argv += [f"{limit}:{name}" for name, limit in limits.items()]
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     try:
-        child = subprocess.run(argv, env=environment, capture_output=True, check=False)
+        return asyncio.run(in_child_process(lambda: _mount_and_read(device, file_system, limits)))
     except OSError as error:
-        raise ProvisioningError(Reason.MEDIA_UNREADABLE, path=device, detail=error.strerror) from error
-    if child.returncode:
-        answer = child.stderr.decode(errors="replace").strip() or f"status {child.returncode}"
-        raise ProvisioningError(Reason.MEDIA_UNREADABLE, path=device, detail=answer)
-    files = {}
-    output = child.stdout
-    for name in limits:
-        (length,) = _LENGTH.unpack_from(output)
-        output = output[_LENGTH.size :]
-        if length != ABSENT:
-            files[name], output = output[:length], output[length:]
-    return files
+        detail = error.strerror or str(error)
+        raise ProvisioningError(Reason.MEDIA_UNREADABLE, path=device, detail=detail) from error
 
 
-def main(device: str, file_system: str, *wanted: str) -> None:
-    """Mount a device where nobody else sees it, and write the wanted files to standard output."""
-    device = os.path.realpath(device)
-    mount_point = os.path.dirname(device)  # any directory will do, and this one exists
-    try:
-        _mount_privately(device, mount_point, file_system)
-        root = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY)
-        for limit, _, name in (argument.partition(":") for argument in wanted):
-            data = _read(root, name, int(limit))
-            sys.stdout.buffer.write(_LENGTH.pack(ABSENT) if data is None else _LENGTH.pack(len(data)) + data)
-    except OSError as error:
-        sys.exit(error.strerror)
+def _mount_and_read(device: str, file_system: str, limits: Mapping[str, int]) -> dict[str, bytes]:
+    """Be the child: mount the device where nobody else sees it, and read."""
+    with _private_mount(os.path.realpath(device), file_system) as root:
+        contents = {name: _read(root, name, limit) for name, limit in limits.items()}
+    return {name: data for name, data in contents.items() if data is not None}
 
 
-def _mount_privately(device: str, mount_point: str, file_system: str) -> None:
+@contextmanager
+def _private_mount(device: str, file_system: str) -> Iterator[int]:
+    """Mount for as long as the context lasts, and give the root directory: afterwards nobody holds the device."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+    mount_point = os.path.dirname(device)  # any directory will do, and this one exists
+    place = os.fsencode(mount_point)
 
     def check(status: int) -> None:
         if status:
@@ -81,7 +62,13 @@ def _mount_privately(device: str, mount_point: str, file_system: str) -> None:
     check(libc.unshare(CLONE_NEWNS))
     check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
     flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
-    check(libc.mount(os.fsencode(device), os.fsencode(mount_point), file_system.encode(), flags, None))
+    check(libc.mount(os.fsencode(device), place, file_system.encode(), flags, None))
+    root = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield root
+    finally:
+        os.close(root)
+        check(libc.umount2(place, 0))
 
 
 def _read(root: int, name: str, limit: int) -> bytes | None:
@@ -91,13 +78,9 @@ def _read(root: int, name: str, limit: int) -> bytes | None:
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        sys.exit(f"{name} is not a regular file")
+        raise OSError(errno.EINVAL, f"{name} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        sys.exit(f"{name} is larger than {limit} bytes")
+        raise OSError(errno.EFBIG, f"{name} is larger than {limit} bytes")
     return data
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
