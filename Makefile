@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs bench bench-vm bench-forms deb bundle standalone requirements \
+.PHONY: help demo test test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs bench bench-vm bench-forms deb bundle standalone static requirements \
         test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
@@ -89,12 +89,18 @@ bundle standalone: $(VENV)/.ready
 	$(BIN)/python packaging/appliance/build.py $@ $(APPLIANCE_PYTHONS)
 	packaging/write-sums
 
+static: $(VENV)/.ready  ## the same as one program that needs nothing of the image; first it builds a Python, for minutes
+	tests/ensure-packages packaging/static/apt-packages.txt
+	$(BIN)/python packaging/appliance/build.py static
+	packaging/write-sums
+
 requirements: $(VENV)/.ready  ## pin anew what the bundle is made of, with hashes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --custom-compile-command 'make requirements' \
 	    pyproject.toml --output-file packaging/appliance/requirements.txt
 
-test-packages: deb bundle standalone  ## install and run what was built, and build it again to compare
+test-packages: deb bundle standalone static  ## install and run what was built, and build it again to compare
+	tests/make-busybox
 	$(BIN)/python -m pytest -m packages
 
 release-dry-run: $(VENV)/.ready  ## release the next version in a clone, with everything but publishing it
@@ -121,7 +127,7 @@ bench: $(VENV)/.ready  ## measure start-up against `import aiohttp`, in one run,
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.late_network
 
-bench-forms: deb bundle standalone  ## measure the forms that are shipped, side by side
+bench-forms: deb bundle standalone static  ## measure the forms that are shipped, side by side
 	$(BIN)/python -m bench.forms
 
 bench-vm: $(VENV)/.ready  ## boot with minprov, cloud-init and waagent, one after another, and compare

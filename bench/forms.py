@@ -1,8 +1,8 @@
 """Measure the forms that minprov is shipped in, side by side: process start to Ready, peak memory, size.
 
-`make bench-forms` builds them first. All run with Debian's Python, in turn, so that a shared machine's drift meets each
-alike; the ratio is to the import of aiohttp alone, of the distribution's for the Debian package and of the pinned one
-for the others. Needs root, and the packages of packaging/apt-packages.txt.
+`make bench-forms` builds them first. They run in turn, so that a shared machine's drift meets each alike; all but the
+static one with Debian's Python. The ratio is to the import of aiohttp alone, of the distribution's for the Debian
+package and of the pinned one for the others. Needs root, and the packages of packaging/apt-packages.txt.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def prepare(place: Path) -> list[Form]:
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check"]
     _call(*pip, "--require-hashes", "--requirement", f"{ROOT}/packaging/appliance/requirements.txt")
     _call(*pip, "--no-deps", str(ROOT))
-    for form in ("bundle", "standalone"):
+    for form in ("bundle", "standalone", "static"):
         (tarball,) = ROOT.glob(f"dist/*-{form}-*.tar.gz")
         (place / form).mkdir()
         _call("tar", "-xf", str(tarball), "-C", f"{place}/{form}", "--strip-components=1")
@@ -56,6 +56,7 @@ def prepare(place: Path) -> list[Form]:
         Form("Debian package", f"{place}/deb/usr/bin/minprov", PYTHON, f"{place}/deb"),
         Form("bundle", f"{place}/bundle/minprov", python, f"{place}/bundle"),
         Form("standalone", f"{place}/standalone/minprov", python, f"{place}/standalone"),
+        Form("static", f"{place}/static/minprov", python, f"{place}/static"),
     ]
 
 

@@ -26,7 +26,10 @@ minprov ({version}) bookworm; urgency=medium
  -- minprov maintainers <maintainers@minprov.invalid>  {date}
 
 """
-FORMS = ("minprov_{version}_all.deb", "minprov-{version}-bundle-*.tar.gz", "minprov-{version}-standalone-*.tar.gz")
+FORMS = (
+    "minprov_{version}_all.deb",
+    *(f"minprov-{{version}}-{form}-*.tar.gz" for form in ("bundle", "standalone", "static")),
+)
 
 
 def package_version() -> str:
@@ -90,7 +93,7 @@ def check_dist(version: str) -> list[Path]:
     for pattern in FORMS:
         found = sorted(DIST.glob(pattern.format(version=version)))
         if not found:
-            sys.exit(f"dist has no {pattern.format(version=version)}: make deb bundle standalone")
+            sys.exit(f"dist has no {pattern.format(version=version)}: make deb bundle standalone static")
         built += found
     for path in built:
         name = path.name.removesuffix(".deb").removesuffix(".tar.gz")

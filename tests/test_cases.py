@@ -52,6 +52,10 @@ def test_case(name: str, started: dict[str, Future[dict[str, Any]]], request: py
     assert shown(result["observed"], sort=True) == shown(read_expected(directory, like), sort=True)
 
 
+def test_static_program_misses_no_case_but_this() -> None:
+    assert [name for name in NAMES if "libraries" in TABLES[name]] == ["password-yescrypt"]
+
+
 @pytest.mark.parametrize("key", [*CASE_CONVERTERS, *RUN_CONVERTERS, "faults", "again"])
 def test_key_of_a_case_is_in_the_readme(key: str) -> None:
     assert f"`{key.replace('_', '-')}`" in (CASES / "README.md").read_text(encoding="utf-8")

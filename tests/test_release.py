@@ -18,6 +18,7 @@ BUILT = (
     f"minprov_{VERSION}_all.deb",
     f"minprov-{VERSION}-bundle-linux-x86_64.tar.gz",
     f"minprov-{VERSION}-standalone-linux-x86_64.tar.gz",
+    f"minprov-{VERSION}-static-linux-x86_64.tar.gz",
 )
 
 

@@ -1,9 +1,11 @@
 """Build minprov for an image without packages: one directory, with or without a Python of its own, as a tarball.
 
     python build.py [--output DIRECTORY] bundle|standalone PYTHON ...
+    python build.py [--output DIRECTORY] static
 
 The bundle runs with the image's Python, quickest with the versions that it was built for: those of each PYTHON. The
-standalone form has PYTHON in it, which has to be a Debian package's. One commit gives the same bytes each time:
+standalone form has PYTHON in it, which has to be a Debian package's. The static form has one program with everything
+in it, its Python built by ../static/interpreter.py. One commit gives the same bytes each time:
 dependencies are pinned with their hashes, and times are the commit's. Beside the tarball comes a bill of materials.
 """
 
@@ -20,15 +22,17 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from itertools import chain
 from pathlib import Path
 
-from sbom import Component, bill_of_materials, component_of_distribution, component_of_package
+from sbom import Component, bill_of_materials, component_of_distribution, component_of_package, component_of_source
 
 from minprov import __version__
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+STATIC = HERE.parent / "static"
 # Every image has the C library; a program wants the one it was built with, or a newer one.
 C_LIBRARY = re.compile(r"ld-linux.*|lib(c|m|dl|pthread|rt|util|resolv)\.so.*")
 STANDALONE_LAUNCHER = """\
@@ -43,8 +47,8 @@ def main() -> None:
     """Build what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
-    parser.add_argument("form", choices=["bundle", "standalone"])
-    parser.add_argument("python", nargs="+")
+    parser.add_argument("form", choices=["bundle", "standalone", "static"])
+    parser.add_argument("python", nargs="*")
     arguments = parser.parse_args()
     name = f"minprov-{__version__}-{arguments.form}-linux-{platform.machine()}"
     with tempfile.TemporaryDirectory() as scratch:
@@ -59,11 +63,13 @@ def main() -> None:
 
 def build(directory: Path, form: str, pythons: list[str]) -> list[Component]:
     """Make the directory and return what it consists of, besides minprov."""
+    shutil.copytree(ROOT / "units", directory / "units")
+    if form == "static":
+        return build_program(directory / "minprov")
     library = directory / "lib"
-    library.mkdir(parents=True)
+    library.mkdir()
     shutil.copyfile(HERE / "launcher.py", directory / "minprov")
     (directory / "minprov").chmod(0o755)
-    shutil.copytree(ROOT / "units", directory / "units")
     standalone = form == "standalone"
     flags = ["--standalone"] if standalone else []
     parts: dict[str, Component] = {}
@@ -116,6 +122,33 @@ def add_interpreter(directory: Path, python: Path) -> set[Path]:
     return origins
 
 
+def build_program(program: Path) -> list[Component]:
+    """Make the static program and return what it consists of."""
+    interpreter = Path(run(sys.executable, STATIC / "interpreter.py").strip())
+    python = interpreter / "python"
+    with tempfile.TemporaryDirectory() as scratch:
+        site, objects = Path(scratch, "site"), Path(scratch, "objects")
+        objects.mkdir()
+        install(site, python)
+        for unusable in site.glob("uvloop*"):  # it is machine code, which a static program cannot load
+            shutil.rmtree(unusable)
+        settings = {"PYTHONHASHSEED": "0", "PYTHONNODEBUGRANGES": "1"}
+        run(python, "-S", "-P", "-B", STATIC / "freeze.py", site, objects, **settings)
+        sources = [STATIC / "main.c", STATIC / "libraries.c", "modules.c", "modules.S"]
+        libraries = [interpreter / f"lib{name}.a" for name in ("python3.11", "ffi", "z")]
+        flags = [*(interpreter / "link-flags").read_text().split(), "-Wl,--wrap=PyMarshal_ReadObjectFromString"]
+        include = f"-I{interpreter}/include"
+        run(interpreter / "cc", include, *sources, *libraries, "-lm", *flags, "-s", "-o", program, cwd=objects)
+        parts = list(map(component_of_distribution, site.glob("*.dist-info")))
+    for name, source in tomllib.loads((STATIC / "sources.toml").read_text()).items():
+        parts.append(component_of_source(name, source["version"], interpreter / "licenses" / name))
+    compilers = run(interpreter / "cc", "-print-libgcc-file-name").strip()
+    musl = run("dpkg-query", "--listfiles", "musl-dev").splitlines()
+    archives = [compilers, *(path for path in musl if path.endswith("/libc.a"))]
+    parts += [component_of_package(Path(archive).resolve()) for archive in archives]
+    return sorted(parts, key=lambda part: part.purl)
+
+
 def subject() -> Component:
     """Return minprov itself."""
     return Component(
@@ -154,11 +187,11 @@ def write_tarball(path: Path, directory: Path) -> None:
         tarball.add(directory, directory.name, filter=of_the_commit)  # in order of name
 
 
-def run(*argv: str | Path, **environment: str) -> str:
+def run(*argv: str | Path, cwd: Path | None = None, **environment: str) -> str:
     """Run a command and return what it prints."""
     clean = {name: os.environ[name] for name in os.environ if not name.startswith("PYTHON")}
     environment = clean | {"LC_ALL": "C.UTF-8"} | environment
-    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, cwd=cwd, env=environment).stdout
 
 
 if __name__ == "__main__":

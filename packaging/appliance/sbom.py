@@ -62,6 +62,18 @@ def component_of_package(file: Path) -> Component:
     )
 
 
+def component_of_source(name: str, version: str, license_file: Path) -> Component:
+    """Return the component for a library that is built from the upstream sources that Debian has."""
+    return Component(
+        kind="library",
+        name=name,
+        version=version,
+        purl=f"pkg:generic/{name}@{version}",
+        license={"license": {"name": f"see licenses/{name}"}},
+        license_text=license_file.read_bytes(),
+    )
+
+
 def bill_of_materials(subject: Component, parts: list[Component]) -> dict[str, Any]:
     """Return the document for a build of `subject` that has `parts` in it."""
     return {

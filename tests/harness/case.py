@@ -74,6 +74,7 @@ class Case:
     like: str | None = None
     needs: str | None = None
     tools: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
     unprivileged: bool = False
     tree: bool = False
     trace: bool = False
@@ -139,6 +140,7 @@ CASE_CONVERTERS = {
     "like": text,
     "needs": text,
     "tools": texts,
+    "libraries": texts,
     "unprivileged": flag,
     "tree": flag,
     "trace": flag,

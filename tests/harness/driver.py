@@ -48,6 +48,8 @@ SHELL_LIMIT = 60.0
 HEARTBEAT = 10.0
 """Seconds for each line on the console that says what is being waited for."""
 TEMPORARY = (".minprov", "/journal")
+# What strerror(3) says in a static program, and in others.
+MUSL_WORDS = {"Operation timed out": "Connection timed out", "Symbolic link loop": "Too many levels of symbolic links"}
 # Details that come from an HTTP library, a clock or a kernel, and not from the program.
 OF_THE_MOMENT = {"attempts", "detail", "url"}
 BY_CHANCE = (
@@ -83,6 +85,8 @@ async def run_case(case: Case, machine: Machine) -> dict[str, Any]:
         _bring(case.needs, machine)
     if missing := [name for name in case.tools if not shutil.which(name, path=PATH)]:
         raise Unavailable(f"needs {' and '.join(missing)}")
+    if case.libraries and _is_static(f"{machine.root}{machine.program[0]}"):
+        raise Unavailable(f"needs {' and '.join(case.libraries)}, and a static program can load no library")
     for run in case.runs:
         seen, log, seconds = await _run(run, case, machine, faults)
         observed.append(seen)
@@ -200,6 +204,13 @@ def _put_config(run: Run, machine: Machine) -> None:
         directory = Path(f"{machine.root}/etc/minprov")
         directory.mkdir(exist_ok=True)
         (directory / "minprov.toml").write_text(run.config, encoding="utf-8")
+
+
+def _is_static(program: str) -> bool:
+    """Tell whether a program names no loader: one that is linked to libraries does, at the beginning of its file."""
+    with open(program, "rb") as file:
+        beginning = file.read(4096)
+    return beginning.startswith(b"\x7fELF") and b"/ld-" not in beginning
 
 
 def _put_media(run: Run, machine: Machine) -> None:
@@ -353,7 +364,7 @@ def _settle_document(document: dict[str, Any], *, privileged: bool) -> dict[str,
     if document["differences"]:
         settled["differences"] = document["differences"]
     # For an ordinary user the machine is the one that the tests run on, whatever its file systems are.
-    if notes := [note for note in document["notes"] if privileged or " is on tmpfs: " not in note]:
+    if notes := [_settle(note) for note in document["notes"] if privileged or " is on tmpfs: " not in note]:
         settled["notes"] = notes
     if document["duties"]:
         settled["duties"] = {item["duty"]: item["policy"] for item in document["duties"]}
@@ -370,6 +381,8 @@ def _settle_document(document: dict[str, Any], *, privileged: bool) -> dict[str,
 
 def _settle(text: str) -> str:
     """Return a text without what differs from run to run, and without the field of a report that never does."""
+    for musl, glibc in MUSL_WORDS.items():
+        text = text.replace(musl, glibc)
     text = text.replace("|pps_type=None", "")
     text = text.replace(" / sudo: no valid sudoers sources found, quitting", "")  # not every version says so
     for pattern in BY_CHANCE:
