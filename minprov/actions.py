@@ -94,6 +94,9 @@ class WriteAuthorizedKeys(NamedTuple):
 class EnsureHostKeys(NamedTuple):
     """Give a generalised image, from which they were removed, SSH host keys of its own."""
 
+    anew: bool = False
+    """Whether those that the image has are replaced, which other VMs may have, too."""
+
 
 class ConfigureSshd(NamedTuple):
     """Turn SSH password login on or off, for all accounts."""

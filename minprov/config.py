@@ -58,6 +58,15 @@ class OnOtherProvisioner(Enum):
     IGNORE = "ignore"
 
 
+class HostKeys(Enum):
+    """What a failure to have host keys means, and whether those of the image are good enough."""
+
+    REQUIRED = "required"
+    BEST_EFFORT = "best-effort"
+    OFF = "off"
+    ANEW = "anew"
+
+
 class HostsFile(Enum):
     """What becomes of the image's own line in /etc/hosts."""
 
@@ -123,7 +132,7 @@ class Options(NamedTuple):
     password: Policy = Policy.REQUIRED
     password_method: PasswordMethod = PasswordMethod.SHA512
     ssh_keys: Policy = Policy.REQUIRED
-    host_keys: Policy = Policy.REQUIRED
+    host_keys: HostKeys = HostKeys.REQUIRED
     host_keys_console: bool = False
     sshd: Policy = Policy.REQUIRED
     sshd_drop_in: str = "/etc/ssh/sshd_config.d/50-minprov.conf"
@@ -219,7 +228,10 @@ SETTINGS = {
         "With which method of crypt(5) it is kept; `yescrypt` is computed by the system's libcrypt.",
     ),
     "ssh-keys.policy": Setting("ssh_keys", "Write the user's authorized_keys."),
-    "host-keys.policy": Setting("host_keys", "Generate SSH host keys when the image has none."),
+    "host-keys.policy": Setting(
+        "host_keys",
+        "Generate SSH host keys when the image has none; `anew`: required, and in the place of the image's.",
+    ),
     "host-keys.console": Setting(
         "host_keys_console", "Write the fingerprints of the host keys to `report.console`, before the outcome."
     ),

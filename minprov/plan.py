@@ -30,7 +30,7 @@ from minprov.actions import (
     WriteAuthorizedKeys,
 )
 from minprov.choice import Choice, asks_nothing, choose, find_differences, needs_user
-from minprov.config import AskPassword, Execute, HostsFile, OnFailure, OnMissing, OnOtherProvisioner, Options
+from minprov.config import AskPassword, Execute, HostKeys, HostsFile, OnFailure, OnMissing, OnOtherProvisioner, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.custom_data import GZIP, SCRIPT, decode, find_format
 from minprov.model import Chosen, Evidence, Properties
@@ -224,7 +224,9 @@ def _plan_account(username: str, choice: Choice, evidence: Evidence, options: Op
         allow_directory_account=options.allow_directory_account,
     )
     yield Step("ensure-user", username, options.user, user)
-    yield Step("ensure-host-keys", "/etc/ssh", options.host_keys, EnsureHostKeys())
+    anew = options.host_keys is HostKeys.ANEW
+    policy = Policy.REQUIRED if anew else Policy(options.host_keys.value)
+    yield Step("ensure-host-keys", "/etc/ssh", policy, EnsureHostKeys(anew=anew))
     if password and evidence.password_hash:
         set_password = SetPassword(username, password=password.value, password_hash=evidence.password_hash)
         yield Step("set-password", username, options.password, set_password)

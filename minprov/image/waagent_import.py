@@ -128,6 +128,9 @@ TRANSLATED: dict[str, Callable[[Entry, Mapping[str, Entry]], Translation]] = {
     "Provisioning.DeleteRootPassword": _switch(
         "root-password.policy", "required", "It is locked, once the user can become root."
     ),
+    "Provisioning.RegenerateSshHostKeyPair": _switch(
+        "host-keys.policy", "anew", "Those that the image has are replaced, once for each VM."
+    ),
     "Provisioning.SshHostKeyPairType": _host_key_type,
     "Provisioning.ExecuteCustomData": _switch(
         "custom-data.execute", value=True, note="Run once, and only if it begins with `#!`."
@@ -160,7 +163,6 @@ _OWN_PATH = "minprov has one directory, `state-dir`; waagent's own are of no mea
 NOT_NEEDED = {
     "Provisioning.Enabled": "waagent has not read it since 2.2.45. minprov's unit is enabled or not.",
     "Provisioning.UseCloudInit": "waagent has not read it since 2.2.45. `minprov check` names agents that are enabled.",
-    "Provisioning.RegenerateSshHostKeyPair": "Keys are made where the image has none; `minprov check` says if it does.",
     "Provisioning.DecodeCustomData": "customData is always decoded.",
     "Provisioning.PasswordCryptSaltLength": "Salts have 16 characters, the most that crypt(5) takes.",
     "Provisioning.MonitorHostNamePeriod": _HAS_NO_DAEMON,

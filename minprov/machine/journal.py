@@ -132,6 +132,11 @@ class Journal:
         """Return what a run that was killed, or this one, has begun with."""
         return _find(merge(self.left_over, self._noted), kind, target)
 
+    def is_ours(self, path: str, sha256: str) -> bool:
+        """Tell whether a run for this VM, or this one, has written a file as it is."""
+        effects = (*(self.manifest.effects if self.manifest else ()), *self.left_over, *self._noted)
+        return any(effect[:3] == (FILE, path, sha256) for effect in effects)
+
     @property
     def path(self) -> str:
         """Where it is."""

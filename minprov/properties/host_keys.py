@@ -21,7 +21,14 @@ from minprov.machine.manifest import FILE, Effect, digest
 from minprov.machine.system import System
 from minprov.machine.tools import find_tool, run_tool
 from minprov.properties.inspection import Inspection
-from minprov.properties.sshd_settings import ASIDE_KEY, Settings, ask_sshd, read_config, values_of
+from minprov.properties.sshd_settings import (
+    ASIDE_KEY,
+    Settings,
+    ask_sshd,
+    read_config,
+    reload_sshd,
+    values_of,
+)
 
 # Where the configuration names none, sshd(8): those of its types that every version has.
 DEFAULTS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519"))
@@ -32,7 +39,6 @@ ANY_USER = "root"  # a host key is the same for all
 
 async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
     """Look whether sshd has a key to start with, and none that it would complain of."""
-    del action
     if system.own_tool("sshd") is None:
         return Inspection(True, "sshd is not installed", verified=False)
     for path in find_written(system):
@@ -45,6 +51,8 @@ async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
         return Inspection(False, "left unfinished by a run that was killed")
     if not paths:
         return Inspection(False, "no keys")
+    if action.anew and (others := _others(system, paths)):
+        return Inspection(False, f"{others[0]} is not this VM's own")
     kinds = await _kinds(system, paths)
     faults = [
         f"{path} {fault}" for path, kind in zip(paths, kinds, strict=True) if (fault := _fault(system, path, kind))
@@ -58,7 +66,6 @@ async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
 
 async def converge(system: System, action: EnsureHostKeys) -> None:
     """Mend what can be mended, set aside what cannot be loaded, and make what is lacking then."""
-    del action
     written = find_written(system)
     try:
         for path in written:
@@ -77,11 +84,14 @@ async def converge(system: System, action: EnsureHostKeys) -> None:
             lacking = [*damaged, *(path for path in named if path not in there)]
         for path in damaged:
             await in_thread(_set_aside, system.path(path))
-        made = [path for path in dict.fromkeys([*lacking, *_left_over(system)]) if _kind_of(path) != "dsa"]
+        others = _others(system, there) if action.anew else []
+        made = [path for path in dict.fromkeys([*lacking, *others, *_left_over(system)]) if _kind_of(path) != "dsa"]
         await asyncio.gather(*(_make(system, path) for path in made))
         await system.note(*(effect for path in made for effect in _effects(system, path)))
         for path in made:
             await _put_in_place(system, path)
+        if others:
+            await reload_sshd(system)
     except OSError as error:
         raise file_error(error, os.path.dirname(written[0])) from error
 
@@ -199,6 +209,17 @@ def _left_over(system: System) -> list[str]:
     """Return the keys that a killed run had made and not put in place."""
     effects = (effect for effect in system.journal.left_over if effect.kind == FILE and effect.inode is not None)
     return [effect.target for effect in effects if _is_private(effect.target) and not system.exists(effect.target)]
+
+
+def _others(system: System, paths: list[str]) -> list[str]:
+    """Return the keys that no run for this VM has made: of the image, or of another VM."""
+    endings = ("", ".pub") if os.geteuid() == 0 else (".pub",)  # after a kill the private one may be the old one yet
+
+    def is_ours(path: str) -> bool:
+        contents = system.read(path)
+        return contents is not None and system.journal.is_ours(path, digest(contents))
+
+    return [path for path in paths if _kind_of(path) != "dsa" and not all(is_ours(path + ending) for ending in endings)]
 
 
 def _is_private(path: str) -> bool:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from minprov import config
 from minprov.actions import Policy
 from minprov.commands.import_waagent_conf import render
-from minprov.config import Options, PasswordMethod
+from minprov.config import HostKeys, Options, PasswordMethod
 from minprov.duties.resource_disk.settings import FileSystem
 from minprov.image.waagent_import import NOT_NEEDED, REFUSED, TRANSLATED, translate
 
@@ -43,17 +43,17 @@ ResourceDisk.Format ResourceDisk.MountOptions ResourceDisk.MountPoint ResourceDi
 
 
 def load(text: str, directory: Path) -> tuple[Options, DiskOptions]:
-    """Return what a waagent.conf makes minprov do."""
+    """Return what a waagent.conf makes minprov do, the core and the duty of the disk."""
     file = directory / "minprov.toml"
     file.write_text("\n".join(render("waagent.conf", translate(text))) + "\n")
-    return config.load(str(file)), config.load_duty("resource_disk", str(file))
+    return config.load(str(file))._replace(duties=()), config.load_duty("resource_disk", str(file))
 
 
 def test_the_file_of_debians_package(tmp_path: Path) -> None:
     """What it says is in force, the rest as by default; each of its keys is in a comment."""
     text = DEBIAN.read_text()
     options, disk = load(text, tmp_path)
-    assert options == Options(root_password=Policy.REQUIRED)
+    assert options == Options(root_password=Policy.REQUIRED, host_keys=HostKeys.ANEW)
     assert (disk.resource_disk, disk.mount_point, disk.file_system) == (
         Policy.BEST_EFFORT,
         "/mnt/resource",

@@ -36,7 +36,15 @@ BUSYBOX = Scenario(
     f"rm -f /etc/gshadow; cd /usr/sbin; rm -f {' '.join(REPLACED)}; cp {PROGRAMS}/busybox-accounts /bin/busybox",
 )
 ADOPTED = Scenario("adopted", "useradd --create-home --shell /bin/sh --password '*' azureuser")
+AGED = Scenario("aged", "useradd --create-home --shell /bin/bash --password '*' --expiredate 2020-01-01 azureuser")
 GENERALISED = Scenario("generalised", "rm /etc/ssh/ssh_host_*")
+KEYS_ANEW = Scenario(
+    "keys-anew",
+    """
+    mkdir -p /etc/minprov
+    echo 'host-keys.policy = "anew"' >/etc/minprov/minprov.toml
+    """,
+)
 NOT_POSTED = Scenario(
     "not-posted",
     f"""
@@ -104,7 +112,9 @@ KINDS = (
     Kind("shadow-utils", SHADOW_UTILS, everywhere),
     Kind("busybox", BUSYBOX, of_program("busybox")),
     Kind("adopted", ADOPTED, of_program("usermod")),
+    Kind("aged", AGED, of_program("chage")),
     Kind("generalised", GENERALISED, of_program("ssh-keygen")),
+    Kind("keys-anew", KEYS_ANEW, of_program("minprov")),
     Kind("captured", CAPTURED, of_program("minprov")),
     Kind("not-posted", NOT_POSTED, everywhere),
     Kind("minprov-alone", SHADOW_UTILS, sparing_tools),
