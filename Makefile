@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs bench bench-vm bench-forms deb bundle standalone static requirements \
+.PHONY: help demo test test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs bench bench-last-resort bench-vm bench-forms deb bundle standalone static requirements \
         test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
@@ -126,6 +126,10 @@ bench: $(VENV)/.ready  ## measure start-up against `import aiohttp`, in one run,
 	$(BIN)/python -m compileall -q minprov
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.late_network
+
+bench-last-resort: $(VENV)/.ready  ## measure what the last resort costs a first boot, in instructions; needs valgrind
+	$(BIN)/python -m compileall -q minprov
+	$(BIN)/python -m bench.last_resort
 
 bench-forms: deb bundle standalone static  ## measure the forms that are shipped, side by side
 	$(BIN)/python -m bench.forms

@@ -55,13 +55,13 @@ def run(argv: Sequence[str]) -> Measured:
     return {"ms": elapsed * 1000, "memory": int(done.stderr.splitlines()[-1]) / 1024}
 
 
-def provision(platform: Emulator, media: Path, command: Sequence[str]) -> Measured:
+def provision(platform: Emulator, media: Path, command: Sequence[str], *, timeout: float = 60.0) -> Measured:
     """Provision a fresh tree once: time in ms until the platform has accepted Ready, peak resident memory in MiB."""
     with tempfile.TemporaryDirectory() as tree:
         make_tree(tree)
         urls = ["--imds-url", platform.imds_url, "--wireserver-url", platform.wireserver_url]
         start = time.monotonic()
-        measured = run([*command, "--root", tree, "--media", str(media), "--timeout", "60", *urls])
+        measured = run([*command, "--root", tree, "--media", str(media), "--timeout", str(timeout), *urls])
     report = platform.requests[-1]
     if report.endpoint != "health" or report.verdict != "accepted":
         raise SystemExit("Ready was not reported")

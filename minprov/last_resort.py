@@ -17,7 +17,6 @@ import select
 import signal
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from minprov.limits import (
     LAST_RESORT_ATTEMPT_LIMIT,
@@ -31,8 +30,10 @@ from minprov.limits import (
     RUN_LIMIT,
 )
 
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, NoReturn
 
 DEADLINE_PASSED, ENDED_UNTOLD = "provisioning deadline passed", "unhandled exception"
 ACCEPTED_STATUSES = ([b"200"], [b"201"], [b"202"])  # those of `transport`
