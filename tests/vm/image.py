@@ -246,6 +246,7 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, standalo
         if recipe.tools:
             _install(next(package.glob("minprov-tools_*.deb")), root)
         for source, target in recipe.files:
+            (root / target.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / source, root / target.lstrip("/"))
         if standalone:
             (root / "opt/minprov").mkdir()

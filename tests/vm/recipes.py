@@ -110,6 +110,30 @@ MEDIA_ON_DISK = replace(NETWORKD, name="media-on-disk", trees=(*NETWORKD.trees, 
 # What an image is made of: it is booted, deprovisioned, and booted as another VM.
 DEPROVISIONED = replace(NETWORKD, name="deprovisioned", tools=True)
 
+# Debian's waagent as its package leaves it, for extensions.
+BESIDE_WAAGENT = replace(
+    NETWORKD,
+    name="beside-waagent",
+    packages=(*NETWORKD.packages, "waagent", "eject", "isc-dhcp-client", "openssl"),
+    trees=(*NETWORKD.trees, "waagent", "prepare-waagent"),
+)
+
+# As other distributions and Azure's own images configure it: it provisions a VM that it does not find provisioned.
+BESIDE_PROVISIONING_WAAGENT = replace(
+    BESIDE_WAAGENT,
+    name="beside-provisioning-waagent",
+    commands=(*BESIDE_WAAGENT.commands, "sed -i 's/^Provisioning.Agent=.*/Provisioning.Agent=auto/' /etc/waagent.conf"),
+)
+
+# Where a VM is created with the metadata security protocol, what leaves for the platform goes by way of an agent.
+PROXY_AGENT = replace(
+    NETWORKD,
+    name="proxy-agent",
+    trees=(*NETWORKD.trees, "proxy-agent"),
+    files=tuple((f"tests/{name}", f"/opt/tests/{name}") for name in ("harness/bpf.py", "vm/proxy_agent.py")),
+    commands=(*NETWORKD.commands, "systemctl enable --quiet azure-proxy-agent.service"),
+)
+
 IFUPDOWN = Recipe(
     name="ifupdown",
     packages=(*COMMON, *SYSTEMD, *PYTHON, "ifupdown", "isc-dhcp-client"),
