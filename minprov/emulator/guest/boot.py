@@ -24,9 +24,10 @@ from minprov.model import SshPublicKey
 from minprov.outcome.chart import WAIT, WORK, Bar, Row
 from minprov.outcome.page import Moment, Verdict, render_boot_page
 
+from .acceleration import kvm_works
 from .image import uefi_arguments
 from .login import Login, make_key_pair
-from .machine import firmware_uuid, kvm_works, running_machine
+from .machine import firmware_uuid, running_machine
 from .network import platform_network
 from .outputs import build_junit, write_output
 from .platform import start_platform

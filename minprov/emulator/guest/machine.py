@@ -7,9 +7,7 @@ where there is one; software emulation, about fifteen times slower on processor 
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
-import subprocess
 import textwrap
 import time
 import uuid
@@ -18,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from minprov.errors import ProvisioningError, Reason
 
+from .acceleration import kvm_works
 from .network import TAP
-from .tools import find_tool
 from .transcript import Transcript
 
 if TYPE_CHECKING:
@@ -150,22 +148,6 @@ async def running_machine(
         finally:
             await monitor.close()
             await follower
-
-
-@functools.cache
-def kvm_works() -> bool:
-    """Tell whether QEMU can use KVM; in a virtual machine it is passed over.
-
-    There it may start the machine and yet not run its kernel, which is known only when the boot has taken its time.
-
-    Raises: ProvisioningError(TOOL_NOT_FOUND) without QEMU.
-    """
-    qemu = find_tool(_PC[0])
-    with open("/proc/cpuinfo", encoding="utf-8") as stream:  # the bit by which every hypervisor shows itself
-        if any(line.startswith("flags") and "hypervisor" in line.split() for line in stream):
-            return False
-    trial = (qemu, *_PC[1:], "-accel", "kvm", "-monitor", "stdio")
-    return subprocess.run(trial, input=b"quit\n", capture_output=True, check=False).returncode == 0
 
 
 def firmware_uuid(vm_id: str) -> str:
