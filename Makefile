@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs bench bench-last-resort bench-vm bench-forms deb bundle standalone static requirements \
+.PHONY: help demo test test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-vm bench-forms deb bundle standalone static requirements \
         test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
@@ -22,7 +22,7 @@ test: $(VENV)/.ready  ## the test suite: as root all of it, else the unprivilege
 	-@[ "$$(id -u)" -ne 0 ] || { tests/ensure-packages tests/apt-packages.txt && tests/make-busybox; }
 	$(BIN)/python -m pytest
 
-# FRESH names machines, such as bookworm:user or trixie:root:odd; without it all four are tried.
+# FRESH names machines, such as bookworm:user or trixie:root:odd; without it all five are tried.
 test-fresh: $(VENV)/.ready  ## do what the README says on fresh machines: minimal Debian 12 and 13, as root and as a user
 	tests/ensure-packages tests/fresh-apt-packages.txt
 	$(BIN)/python -m tests.fresh $(FRESH)
@@ -70,6 +70,10 @@ crash-all: $(VENV)/.ready  ## the same at every moment
 
 docs: $(VENV)/.ready  ## write the documents that are made from the code
 	$(BIN)/python -m scripts.generate_docs
+
+# TARGETS names what to run, such as "test-vm-all bench".
+record: $(VENV)/.ready  ## run what takes too long for CI and write the results into docs/results.md
+	$(BIN)/python -m scripts.record_results $(TARGETS)
 
 media-images: $(VENV)/.ready  ## write tests/data/media anew, in a virtual machine whose kernel has a udf driver
 	$(BIN)/python -m tests.data.media.make

@@ -4,7 +4,8 @@
 namespaces of its own. It has the host's kernel and devices, and what the host needs to reach the package registries.
 
 An `odd` machine is like those of people who have been at it for a while: accounts, locale, time zone, umask and a path
-with blanks. There the tests run without network or IPv6, and in random order.
+with blanks. There the tests run without network or IPv6, and in random order. On one that is `twice`, two clones run
+their tests at once. The others have the locale C.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ README = REPOSITORY / "README.md"
 LOGS = REPOSITORY / "build/fresh"
 CACHE = Path("/var/cache/minprov-fresh")
 CLONED = "srv/minprov.git"
-ALL = ("bookworm:user", "bookworm:root:odd", "trixie:user:odd", "trixie:root")
+ALL = ("bookworm:user", "bookworm:root:odd", "trixie:user:odd", "trixie:root", "trixie:root:twice")
 AT_A_TIME = 2
 LIMIT = 1800.0
 """Seconds for one machine."""
@@ -62,6 +63,7 @@ useradd --create-home --shell /bin/bash --groups wheel,azure azureuser
 printf 'UID_MIN 5000\\nUMASK 027\\n' >>/etc/login.defs
 """
 ODD_SHELL = "umask 077; export LC_ALL=de_DE.UTF-8 TZ=Asia/Kathmandu"
+PLAIN_SHELL = "export LC_ALL=C"
 
 
 class Words(NamedTuple):
@@ -73,16 +75,21 @@ class Words(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """A release of Debian, who runs the commands, and whether the machine is odd."""
+    """A release of Debian, who runs the commands, and what else there is to it: `odd`, `twice` or nothing."""
 
     release: str
     user: str
-    odd: bool
+    kind: str = ""
 
     @property
     def name(self) -> str:
         """Return the name, as a file has it."""
-        return "-".join([self.release, self.user, *(["odd"] if self.odd else [])])
+        return "-".join(filter(None, self))
+
+    @property
+    def odd(self) -> bool:
+        """Tell whether it is a machine of somebody who has been at it for a while."""
+        return self.kind == "odd"
 
 
 def read_words(readme: str) -> Words:
@@ -134,7 +141,7 @@ def run_in(root: Path, user: str, script: str, log: IO[str], *, network: bool = 
 
 def try_machine(machine: Machine, words: Words, archive: Path, log: IO[str]) -> None:
     """Make a machine and do on it what the README says; raises CalledProcessError or TimeoutExpired."""
-    place, shell = ("with blanks ä", ODD_SHELL) if machine.odd else (".", ":")
+    place, shell = ("with blanks ä", ODD_SHELL) if machine.odd else (".", PLAIN_SHELL)
     user = "root" if machine.user == "root" else "azureuser" if machine.odd else "newcomer"
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=f"{machine.name}-") as directory:
         root = Path(directory)
@@ -157,16 +164,17 @@ def try_machine(machine: Machine, words: Words, archive: Path, log: IO[str]) -> 
             run_in(root, user, f"{clone}; .venv/bin/python -m pip install --quiet pytest-randomly", log)
             if user == "root":
                 run_in(root, user, f"{clone}; tests/ensure-packages tests/apt-packages.txt; tests/make-busybox", log)
-        run_in(root, user, f"{clone}; {words.test}", log, network=not machine.odd)
+        test = words.test
+        if machine.kind == "twice":
+            run_in(root, user, f"{shell}; mkdir again; cd again; {demo}", log)
+            test = f"(cd ~/again/minprov; {test}) >~/again.log 2>&1 & {test}; wait $! || {{ cat ~/again.log; false; }}"
+        run_in(root, user, f"{clone}; {test}", log, network=not machine.odd)
 
 
 def main(*names: str) -> int:
-    """Try the machines that are named as `release:user[:odd]`, all of them if none is."""
+    """Try the machines that are named as `release:user[:kind]`, all of them if none is."""
     words = read_words(README.read_text(encoding="utf-8"))
-    machines = []
-    for name in names or ALL:
-        release, user, *odd = name.split(":")
-        machines.append(Machine(release, user, odd == ["odd"]))
+    machines = [Machine(*name.split(":")) for name in names or ALL]
     archives = {release: make_tree(release, words.packages) for release in {machine.release for machine in machines}}
     LOGS.mkdir(parents=True, exist_ok=True)
 
