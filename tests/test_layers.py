@@ -186,7 +186,7 @@ EMULATOR_LAYERS = (
 )
 GUEST_LAYERS = (
     {"outputs", "tools", "transcript"},
-    {"network"},
+    {"acceleration", "network"},
     {"login", "machine", "platform"},
     {"image"},
     {"boot"},
