@@ -14,6 +14,7 @@ from the mirrors and the release that the host's own apt uses. Needs root; `MINP
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ mount -t proc proc "$1/proc"
 exec chroot "$1" sh -euc "$2"
 """
 _LOCKS: dict[Path, threading.Lock] = {}
+_IN_USE: list[int] = []
+"""Descriptors of the cached directories that this process works with, each with a shared lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +127,20 @@ def _ensure(kind: str, inputs: Iterable[bytes], make: Callable[[Path], None]) ->
     cache.mkdir(parents=True, exist_ok=True)
     wanted = cache / f"{kind}-{digest.hexdigest()[:DIGEST]}"
     with _LOCKS.setdefault(wanted, threading.Lock()):  # one boot makes what others wait for
-        if not wanted.is_dir():
+        while not _take_into_use(wanted):
             _replace(kind, wanted, make)
     return wanted
+
+
+def _take_into_use(path: Path) -> bool:
+    """Keep other checkouts from removing a cached directory while this process runs; False if there is none."""
+    try:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    fcntl.flock(directory, fcntl.LOCK_SH)
+    _IN_USE.append(directory)
+    return os.fstat(directory).st_nlink > 0  # else it was removed while the lock was waited for
 
 
 def _replace(kind: str, wanted: Path, make: Callable[[Path], None]) -> None:
@@ -136,8 +150,23 @@ def _replace(kind: str, wanted: Path, make: Callable[[Path], None]) -> None:
         made.mkdir()
         make(made)
         for predecessor in cache.glob(f"{kind}-{'?' * DIGEST}") if kind != "base" else ():
-            shutil.rmtree(predecessor)
-        made.rename(wanted)
+            _remove_unused(predecessor)
+        try:
+            made.rename(wanted)
+        except OSError:  # unless another checkout has made the same meanwhile
+            if not wanted.is_dir():
+                raise
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove a cached directory, unless somebody works with it or removes it."""
+    with suppress(FileNotFoundError, BlockingIOError):
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path)
+        finally:
+            os.close(directory)
 
 
 @contextmanager
