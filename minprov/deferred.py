@@ -7,8 +7,10 @@ one imports it, and whenever a name is taken from it.
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from threading import get_ident
@@ -16,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @contextmanager
@@ -44,6 +46,34 @@ def without(*names: str) -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+@contextmanager
+def patterns_deferred() -> Iterator[None]:
+    """While entered, have regular expressions that this thread compiles be compiled when they are used."""
+    thread, compile_now = get_ident(), re.compile
+
+    def compile_later(pattern: Any, flags: Any = 0) -> Any:  # noqa: ANN401  # as what it stands for
+        compiled = partial(compile_now, pattern, flags)
+        return _Pattern(compiled) if get_ident() == thread else compiled()
+
+    re.compile = compile_later
+    try:
+        yield
+    finally:
+        re.compile = compile_now
+
+
+class _Pattern:
+    """A regular expression that is compiled when something of it is used."""
+
+    def __init__(self, compiled: Callable[[], re.Pattern[Any]]) -> None:
+        self._compiled = compiled
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        used = getattr(self._compiled(), name)
+        setattr(self, name, used)
+        return used
 
 
 class _Finder:

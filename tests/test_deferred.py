@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minprov.deferred import deferred, without
+from minprov.deferred import deferred, patterns_deferred, without
 from minprov.emulator.platform import Emulator
 from minprov.network.transport import UNUSED
 from tests.whole_run import WholeRun, ended, on
@@ -121,6 +122,28 @@ def test_a_module_can_be_hidden(module: str) -> None:
         with pytest.raises(ModuleNotFoundError):
             __import__(module)
     assert __import__(module).answer == 42
+
+
+def test_a_pattern_is_compiled_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    compile_now = re.compile
+
+    def compile_and_tell(pattern: str, flags: int = 0) -> re.Pattern[str]:
+        compiled.append(pattern)
+        return compile_now(pattern, flags)
+
+    monkeypatch.setattr(re, "compile", compile_and_tell)
+    with patterns_deferred(), ThreadPoolExecutor(1) as pool:
+        unused, used = re.compile("["), re.compile("(A)B", re.IGNORECASE)
+        assert compiled == []
+        assert used.fullmatch("ab")
+        assert used.fullmatch("AB")
+        assert used.groups == 1
+        assert pool.submit(lambda: isinstance(re.compile("x"), re.Pattern)).result()
+    assert re.compile is compile_and_tell
+    assert set(compiled) == {"(A)B", "x"}
+    with pytest.raises(re.error):
+        print(unused.groups)
 
 
 def test_a_module_that_is_not_there_is_missed_when_it_is_used() -> None:

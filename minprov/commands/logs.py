@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from minprov.deferred import deferred
+from minprov.deferred import deferred, patterns_deferred
 
-with deferred("traceback"):  # for exceptions that are logged, of which a good run has none
+with deferred("traceback"), patterns_deferred():  # traceback is for exceptions, of which a good run logs none
     import logging
 
 LOG_FORMAT = "minprov: %(message)s"

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
 from minprov import __version__
-from minprov.deferred import deferred, without
+from minprov.deferred import deferred, patterns_deferred, without
 from minprov.errors import ProvisioningError
 from minprov.limits import ATTEMPT_LIMIT, CONNECT_LIMIT, READ_LIMIT, SHORTEST_DELAY
 from minprov.network.retry import AttemptFailed, Endpoint
@@ -42,7 +42,7 @@ UNUSED = (
     *("charset_normalizer", "email.header", "email.parser", "email.policy", "email.utils", "hashlib", "html", "idna"),
     *("inspect", "mimetypes", "netrc", "shlex", "traceback", "urllib.request", "uuid"),
 )
-with deferred(*UNUSED), without("ssl"):
+with deferred(*UNUSED), without("ssl"), patterns_deferred():
     import aiohttp
     from aiohttp.client_proto import ResponseHandler
 
