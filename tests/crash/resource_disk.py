@@ -56,12 +56,14 @@ class Kind(NamedTuple):
     """Cuts of one kind: the file system that is made, and that of the state directory.
 
     `used` is a disk that minprov has made at an earlier boot; somebody has put a file on it and taken the swap away.
+    With `killed` the power stays: everything is killed, and what it has written is there at the next boot.
     """
 
     name: str
     file_system: str
     system: FileSystem
     used: bool = False
+    killed: bool = False
 
 
 EXT4, _, BTRFS = FILE_SYSTEMS
@@ -70,6 +72,7 @@ KINDS = (
     Kind("xfs", "xfs", EXT4),
     Kind("btrfs", "btrfs", BTRFS),
     Kind("ext4-used", "ext4", BTRFS, used=True),
+    *(Kind(f"{name}-killed", name, EXT4, killed=True) for name in DISKS),
 )
 
 
@@ -168,15 +171,15 @@ def observe(kind: Kind, disks: Disks) -> list[Effect]:
     return effects
 
 
-def cuts(effects: list[Effect]) -> list[Cut]:
-    """Return the moments to try."""
+def cuts(kind: Kind, effects: list[Effect]) -> list[Cut]:
+    """Return the moments to try: of a power cut, those that make a difference to what has reached the disks."""
     seen: Counter[Effect] = Counter()
     found = []
     for effect in effects:
         seen[effect] += 1
-        if effect.call in DURABLE:
+        if kind.killed or effect.call in DURABLE:
             found.append(Cut(effect, seen[effect], torn=False))
-        if effect.call in SYNCS and effect.target in (THE_DISK, THE_PARTITION):
+        if not kind.killed and effect.call in SYNCS and effect.target in (THE_DISK, THE_PARTITION):
             found.append(Cut(effect, seen[effect], torn=True))
     return found
 
@@ -194,7 +197,9 @@ def cut_power(kind: Kind, disks: Disks, cut: Cut, directory: Path) -> Disks | No
         occurrences += not stop.done
         if occurrences != cut.occurrence:
             return None
-        if not stop.done:
+        if kind.killed:
+            left = disks
+        elif not stop.done:
             before = disks.copy(directory / "before")
             if cut.torn:
                 return None
@@ -300,7 +305,7 @@ def _try_kind(kind: Kind, number: int | None, line: str) -> int:
     with tempfile.TemporaryDirectory(prefix="minprov-cut-") as name:
         directory = Path(name)
         disks = prepare(kind, directory)
-        points = cuts(alone(partial(observe, kind, disks.copy(directory / "observed"))))
+        points = cuts(kind, alone(partial(observe, kind, disks.copy(directory / "observed"))))
         tried = spread(points, number)
         for cut in tried:
             if faults := try_cut(kind, disks, cut):
