@@ -1,7 +1,8 @@
 """The metadata service at 169.254.169.254: request -> reply.
 
 Rules and wording: MicrosoftDocs/azure-compute-docs, instance-metadata-service.md ("Security and authentication",
-"Parameters", "Versioning", "Errors and debugging"). A reply is JSON, an error too.
+"Parameters", "Versioning", "Errors and debugging"). A reply is JSON, an error too. That page does not know
+`reprovisiondata`, which is as cloud-init reads it (`sources/azure/imds.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from .exchange import Reply
 from .instance import build_instance
+from .ovf_env import build_ovf_env
 
 if TYPE_CHECKING:
     from .exchange import Request
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _JSON = "application/json; charset=utf-8"
 _TEXT = "text/plain; charset=utf-8"
+_XML = "text/xml; charset=utf-8"
 _SEE = "For more information refer to aka.ms/azureimds"
 
 
@@ -48,18 +51,30 @@ def answer(vm: VirtualMachine, request: Request) -> Reply:
         case "imds-versions":
             return _json(200, {"apiVersions": list(vm.imds_api_versions)})
         case "instance":
-            return _answer_instance(vm, request)
+            return _refuse_version(vm, request) or _answer_instance(vm, request)
+        case "reprovisiondata":
+            return _refuse_version(vm, request) or _answer_reprovision_data(vm)
     return _refuse(404, "Not found", "no such endpoint")
 
 
-def _answer_instance(vm: VirtualMachine, request: Request) -> Reply:
+def _refuse_version(vm: VirtualMachine, request: Request) -> Reply | None:
     version = request.parameter("api-version")
-    if version is None or version not in vm.imds_api_versions:
-        error = f"Bad request. api-version is invalid or was not specified in the request. {_SEE}"
-        newest = sorted(vm.imds_api_versions, reverse=True)[:3]
-        reply = {"error": error, "newest-versions": newest}
-        return _json(400, reply, refusal=f"api-version {version} is not supported")
+    if version is not None and version in vm.imds_api_versions:
+        return None
+    error = f"Bad request. api-version is invalid or was not specified in the request. {_SEE}"
+    newest = sorted(vm.imds_api_versions, reverse=True)[:3]
+    reply = {"error": error, "newest-versions": newest}
+    return _json(400, reply, refusal=f"api-version {version} is not supported")
 
+
+def _answer_reprovision_data(vm: VirtualMachine) -> Reply:
+    if not vm.reprovisioned:
+        return _refuse(404, "Not found", "the VM has no owner yet, or is of no pool")
+    return Reply(content_type=_XML, body=build_ovf_env(vm))
+
+
+def _answer_instance(vm: VirtualMachine, request: Request) -> Reply:
+    version = request.parameter("api-version") or ""
     extended = (request.parameter("extended") or "").lower() == "true"
     node: object = build_instance(vm, api_version=version, extended=extended)
     for key in request.path.rstrip("/").split("/")[3:]:

@@ -50,6 +50,8 @@ class VirtualMachine:
 
     preprovisioned_vm: bool = False
     preprovisioned_vm_type: str | None = None
+    # Whether a VM from a pool has got its owner; until then IMDS has no ovf-env for it.
+    reprovisioned: bool = False
     provision_guest_agent: bool = True
     provision_guest_proxy_agent: bool = False
 
@@ -129,6 +131,7 @@ VM_CONVERTERS: Mapping[str, Convert] = {
     "user_data": content,
     "preprovisioned_vm": flag,
     "preprovisioned_vm_type": text,
+    "reprovisioned": flag,
     "provision_guest_agent": flag,
     "provision_guest_proxy_agent": flag,
     "vm_id": text,

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from minprov.emulator import goal_state, host_plugin, imds, wireserver
 from minprov.emulator.exchange import HealthReport, Reply, Request
 from minprov.emulator.faults import ENDPOINTS
-from minprov.emulator.vm import IMDS_API_VERSIONS, SAMPLE_VM
+from minprov.emulator.vm import IMDS_API_VERSIONS, SAMPLE_VM, VirtualMachine
 from minprov.model import GoalState
+from minprov.ovf import parse_ovf_env
 from minprov.report import build_health_json, build_health_xml
 from minprov.wire import parse_goal_state
 from tests.mutations import mutations
@@ -330,10 +331,12 @@ def test_a_linked_document_is_gone_with_its_goal_state(
 # IMDS
 
 
-def get_imds(path: str, query: str = "api-version=2023-11-15", method: str = "GET", **headers: str) -> Reply:
+def get_imds(
+    path: str, query: str = "api-version=2023-11-15", method: str = "GET", vm: VirtualMachine = VM, **headers: str
+) -> Reply:
     pairs = tuple((key, value) for key, _, value in (item.partition("=") for item in query.split("&")))
     headers = {name.replace("_", "-"): value for name, value in ({"metadata": "true"} | headers).items() if value}
-    return imds.answer(VM, Request(method=method, path=path, query=pairs, headers=headers))
+    return imds.answer(vm, Request(method=method, path=path, query=pairs, headers=headers))
 
 
 @pytest.mark.parametrize("value", ["true", "True", "TRUE"])
@@ -423,6 +426,14 @@ def test_imds_has_nothing_else(path: str) -> None:
     reply = get_imds(path)
     assert reply.status == 404
     assert "error" in json.loads(reply.body)
+
+
+def test_a_vm_that_has_got_its_owner_has_another_ovf_env() -> None:
+    owned = replace(VM, hostname="owned-01", preprovisioned_vm_type="None", reprovisioned=True)
+    reply = get_imds("/metadata/reprovisiondata", "api-version=2019-06-01", vm=owned)
+    assert reply.status == 200
+    assert parse_ovf_env(reply.body).hostname == "owned-01"
+    assert get_imds("/metadata/reprovisiondata", "", vm=owned).status == 400
 
 
 # HostGAPlugin
