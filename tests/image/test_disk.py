@@ -229,6 +229,16 @@ def test_check_judges_an_image(tmp_path: Path) -> None:
     assert str(image) in done.stdout
 
 
+def test_an_image_that_fails_its_checks_is_not_booted(tmp_path: Path) -> None:
+    root = make_file_system(tmp_path / "root", "ext4", make_tree(tmp_path / "tree"))
+    image = assemble(tmp_path / "image", root)
+    command = [sys.executable, "-m", "minprov.emulator", "boot", "--check", str(image)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert " fail, " in done.stdout.splitlines()[-1]
+    assert done.stderr == "not booted: put right what fails, or leave --check out\n"
+
+
 def test_without_root_the_way_out_is_named(tmp_path: Path) -> None:
     root = make_file_system(tmp_path / "root", "ext4", make_tree(tmp_path / "tree"))
     image = assemble(tmp_path / "image", root)

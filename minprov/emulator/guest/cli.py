@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minprov.commands import check
 from minprov.emulator.faults import load_faults
 from minprov.emulator.options import Parser, add_vm_options, virtual_machine
 from minprov.errors import ProvisioningError, Reason
@@ -27,7 +28,11 @@ def main(arguments: Sequence[str]) -> int:
     """Boot an image against the emulated platform; return 0 if it provisioned itself, 1 if not."""
     options = _parse(arguments)
     try:
-        provisioned = asyncio.run(_try(_trial(options)))
+        trial = _trial(options)
+        if options.check and check.run([options.image, "--generation", "2" if trial.uefi else "1"]):
+            print("not booted: put right what fails, or leave --check out", file=sys.stderr)  # noqa: T201
+            return EXIT_NOT_PROVISIONED
+        provisioned = asyncio.run(_try(trial))
     except ProvisioningError as error:
         print(f"minprov.emulator: {error}", file=sys.stderr)  # noqa: T201  # the program's own voice
         return error.reason.exit_status
@@ -78,6 +83,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     machine.add_argument("--memory", metavar="MIB", type=int, default=1024, help="(default: 1024)")
     machine.add_argument("--no-media", action="store_true", help="without provisioning media (default: with)")
     behaviour = parser.add_argument_group("behaviour")
+    behaviour.add_argument(
+        "--check", action="store_true", help="check the image first, and boot it if nothing fails (default: do not)"
+    )
     behaviour.add_argument("--faults", metavar="FILE", type=Path, help="fault script (default: everything works)")
     behaviour.add_argument(
         "--login",
