@@ -53,7 +53,7 @@ async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
     try:
         if _is_locked(system, account, answers):
             return Inspection(False, "the account is locked, which sshd minds where it does not use PAM")
-        for files in _files_of(system, answers, account):
+        for files in await _files_of(system, answers, account):
             found = [await look(path, _read_as_sshd, system, account, path) for path in files]
             usable = "\n".join(contents for contents, fault in found if not fault)
             if not contains_all(usable, action.keys):
@@ -76,7 +76,7 @@ async def converge(system: System, action: WriteAuthorizedKeys) -> None:
     answers = await _ask(system, action)
     if _is_locked(system, account, answers):
         await unlock(system, account.name)
-    for files in _files_of(system, answers, account):
+    for files in await _files_of(system, answers, account):
         await _write(system, account, files[0], action.keys)
         if fault := _read_as_sshd(system, account, files[0])[1]:
             raise ProvisioningError(Reason.KEYS_NOT_ACCEPTED, username=account.name, path=files[0], detail=fault)
@@ -86,7 +86,7 @@ async def _ask(system: System, action: WriteAuthorizedKeys) -> list[Settings] | 
     answers = await ask_sshd(system, action.username, action.groups)
     types = {found["type"] for key in action.keys if (found := KEY_LINE.fullmatch(key))}
     if answers:
-        require_login(
+        await require_login(
             system,
             action.username,
             action.groups,
@@ -104,14 +104,14 @@ def _is_locked(system: System, account: Account, answers: Sequence[Settings] | N
     return (find_password_field(system.read_text(SHADOW), account.name) or "").startswith("!")
 
 
-def _files_of(system: System, answers: Sequence[Settings] | None, account: Account) -> list[list[str]]:
+async def _files_of(system: System, answers: Sequence[Settings] | None, account: Account) -> list[list[str]]:
     """Return the files where sshd looks for keys, those of each connection that has any."""
-    configured = [settings.one("authorizedkeysfile") for settings in answers or ()] or [_written(system, account)]
+    configured = [settings.one("authorizedkeysfile") for settings in answers or ()] or [await _written(system, account)]
     used = [words.split() for words in dict.fromkeys(configured) if words.lower() != "none"]
     return [[_expand(word, account) for word in words] for words in used]
 
 
-def _written(system: System, account: Account) -> str:
+async def _written(system: System, account: Account) -> str:
     """Return where the configuration says that keys are, for a system whose sshd cannot be asked: a tree."""
     if not any("authorizedkeysfile" in text.lower() for text in read_config(system).values()):
         return DEFAULT_FILES
@@ -119,7 +119,7 @@ def _written(system: System, account: Account) -> str:
 
     lines = read_lines(lambda pattern: files_matching(system, pattern))
     connection = Connection(user=account.name, **OUTSIDE)
-    line = find_line(lines, "authorizedkeysfile", connection, groups_of_user(system, account.name))
+    line = find_line(lines, "authorizedkeysfile", connection, await groups_of_user(system, account.name))
     return " ".join(line.arguments) if line else DEFAULT_FILES
 
 

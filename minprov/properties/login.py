@@ -25,7 +25,7 @@ class Obstacle(NamedTuple):
     value: str
 
 
-def require_login(
+async def require_login(
     system: System,
     username: str,
     groups: tuple[str, ...],
@@ -37,19 +37,22 @@ def require_login(
     A block for some addresses may be stricter, or laxer: as long as a login is possible, that is the image's business.
     """
     by_group = any(settings.all("allowgroups") or settings.all("denygroups") for settings in answers)
-    members = groups_of_user(system, username, groups) if by_group else set()
+    members = await groups_of_user(system, username, groups) if by_group else set()
     obstacles = [obstacle_of(settings, members) for settings in answers if not settings.local]
     if obstacles and None not in obstacles and obstacles[0]:
-        raise explained(system, obstacles[0], answers[0], groups)
+        raise await explained(system, obstacles[0], answers[0], groups)
 
 
-def explained(system: System, obstacle: Obstacle, settings: Settings, groups: tuple[str, ...]) -> ProvisioningError:
+async def explained(
+    system: System, obstacle: Obstacle, settings: Settings, groups: tuple[str, ...]
+) -> ProvisioningError:
     """Return the error for an obstacle, with the place where it is written."""
     from minprov.formats.sshd_config import Connection, find_line, read_lines
 
     lines = read_lines(lambda pattern: files_matching(system, pattern))
     connection = Connection(**settings.connection)
-    line = find_line(lines, obstacle.setting.lower(), connection, groups_of_user(system, connection.user, groups))
+    members = await groups_of_user(system, connection.user, groups)
+    line = find_line(lines, obstacle.setting.lower(), connection, members)
     return ProvisioningError(
         obstacle.reason,
         username=connection.user,

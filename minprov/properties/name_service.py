@@ -41,9 +41,17 @@ async def find_entry(system: System, database: str, name: str) -> str | None:
         return None
 
 
+async def find_groups(system: System, username: str) -> set[str]:
+    """Return the names of the groups that a user is in as other databases have them: initgroups(3), by getent(1)."""
+    listed = await find_entry(system, "initgroups", username)
+    numbers = listed.split()[1:] if listed else []
+    entries = [await find_entry(system, "group", number) for number in numbers]
+    return {entry.partition(":")[0] for entry in entries if entry}
+
+
 def _has_others(system: System, database: str) -> bool:
-    for line in system.read_text(CONFIG).splitlines():
-        key, _, services = line.partition("#")[0].partition(":")
-        if key.strip() == database:
-            return any(word.isidentifier() and word not in LOCAL for word in services.split())
-    return False
+    lines = [line.partition("#")[0].partition(":") for line in system.read_text(CONFIG).splitlines()]
+    services = {key.strip(): words.split() for key, _, words in reversed(lines)}  # the first line counts
+    if database == "initgroups" and database not in services:
+        database = "group"
+    return any(word.isidentifier() and word not in LOCAL for word in services.get(database, ()))

@@ -45,7 +45,7 @@ async def inspect(system: System, action: ConfigureSshd) -> Inspection:
     answers = await ask_sshd(system, action.username, action.groups)
     if answers is None:
         return Inspection(None, "cannot be seen without privileges")
-    _require_way_in(system, action, answers)
+    await _require_way_in(system, action, answers)
     wrong = [(settings, name) for settings in answers for name in _wrong_switches(settings, action)]
     count = f", asked for {len(answers)} connections" if len(answers) > 1 else ""
     if not wrong:
@@ -54,7 +54,7 @@ async def inspect(system: System, action: ConfigureSshd) -> Inspection:
     found = settings.one(name.lower())
     if system.read(action.drop_in) == _contents(action, answers) + _block(action, answers):
         # All that can be done was done.
-        raise explained(system, Obstacle(Reason.PASSWORD_LOGIN, name, found), settings, action.groups)
+        raise await explained(system, Obstacle(Reason.PASSWORD_LOGIN, name, found), settings, action.groups)
     return Inspection(False, f"{name} {found} from {settings.connection['addr']}, to be {_value(action)}")
 
 
@@ -115,14 +115,14 @@ def _inspect_tree(system: System, action: ConfigureSshd) -> Inspection:
     return Inspection(in_place and comes_first, "drop-in" if in_place and comes_first else "no drop-in")
 
 
-def _require_way_in(system: System, action: ConfigureSshd, answers: Sequence[Settings]) -> None:
+async def _require_way_in(system: System, action: ConfigureSshd, answers: Sequence[Settings]) -> None:
     def obstacle_of(settings: Settings, groups: set[str]) -> Obstacle | None:
         if action.password_authentication:
             return password_obstacle(settings, action.username, groups, keys=action.with_keys)
         # A list of methods that all need a password would be one that sshd refuses to start with.
         return methods_obstacle(settings, {"publickey"})
 
-    require_login(system, action.username, action.groups, answers, obstacle_of)
+    await require_login(system, action.username, action.groups, answers, obstacle_of)
 
 
 def _wrong_switches(settings: Settings, action: ConfigureSshd) -> list[str]:

@@ -11,11 +11,11 @@ import signal
 from contextlib import suppress
 
 from minprov.errors import ProvisioningError
-from minprov.formats.accounts import existing_groups, groups_of
+from minprov.formats.accounts import existing_groups, find_gid, groups_of
 from minprov.machine.files import file_error
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
-from minprov.properties.name_service import find_user
+from minprov.properties.name_service import find_groups, find_user
 
 CONFIG, DIRECTORY = "/etc/ssh/sshd_config", "/etc/ssh"
 PASSWD, GROUP = "/etc/passwd", "/etc/group"
@@ -71,7 +71,7 @@ async def ask_sshd(system: System, username: str, groups: tuple[str, ...] = ()) 
         from minprov.formats.sshd_config import Connection, connections_of, read_lines
 
         lines = read_lines(lambda pattern: files_matching(system, pattern))
-        members = groups_of_user(system, username, groups)
+        members = await groups_of_user(system, username, groups)
         found = connections_of(lines, Connection(**connections[0]), members)
         connections = [connection._asdict() for connection in found]
         state += (system.read(PASSWD), system.read(GROUP))  # by which Match decides
@@ -150,20 +150,15 @@ def files_matching(system: System, pattern: str) -> list[tuple[str, str]]:
     return [(path, text.decode(errors="surrogateescape")) for path, text in texts if text is not None]
 
 
-def groups_of_user(system: System, username: str, planned: tuple[str, ...] = ()) -> set[str]:
+async def groups_of_user(system: System, username: str, planned: tuple[str, ...] = ()) -> set[str]:
     """Return the names of the groups that a user is in, those of the system's directory service too, or will be in."""
     account = find_user(system, username)
     database = system.read_text(GROUP)
     names = groups_of(database, username)
     if account is None:
         return names | {username} | (set(planned) & existing_groups(database))
-    if system.live:
-        import grp
-
-        for number in os.getgrouplist(username, account.gid):
-            with suppress(KeyError):
-                names.add(grp.getgrgid(number).gr_name)
-    return names
+    primary = {name for name in existing_groups(database) if find_gid(database, name) == account.gid}
+    return names | primary | await find_groups(system, username)
 
 
 async def _ask(system: System, sshd: list[str], connection: dict[str, str]) -> dict[str, list[str]]:

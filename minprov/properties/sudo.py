@@ -92,7 +92,7 @@ async def converge(system: System, action: GrantSudo) -> None:
         await system.take_back(before)
         raise
     if fault := _fault(listing, action):
-        raise _refusal(system, action, account, fault)
+        raise await _refusal(system, action, account, fault)
 
 
 async def _put_in_place(system: System, sudo: list[str], action: GrantSudo, account: Account) -> Listing:
@@ -197,7 +197,7 @@ def _fault(listing: Listing, action: GrantSudo) -> str:
     return f"{flag} is on: another password is asked" if flag and not listing.no_password else ""
 
 
-def _refusal(system: System, action: GrantSudo, account: Account, fault: str) -> ProvisioningError:
+async def _refusal(system: System, action: GrantSudo, account: Account, fault: str) -> ProvisioningError:
     """Return the error that names the line in the way, where it can be told."""
     from minprov.formats.sudoers import find_default, read_lines, rules_for
 
@@ -206,7 +206,7 @@ def _refusal(system: System, action: GrantSudo, account: Account, fault: str) ->
 
     lines = read_lines(read, partial(_list_directory, system))
     flag = fault.split(" ")[0]
-    groups = sorted(groups_of_user(system, account.name))
+    groups = sorted(await groups_of_user(system, account.name))
     rules = rules_for(lines, account.name, account.uid, groups)
     line = find_default(lines, flag) or next((rule for rule in reversed(rules) if rule.file != action.path), None)
     return ProvisioningError(
