@@ -8,13 +8,9 @@ disk. A failure is told on every channel there is, in the time that is left or a
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
-import stat
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minprov.actions import ExecuteCustomData, Phase, PublishHostname
@@ -22,25 +18,20 @@ from minprov.apply import apply, first_required_failure, preview
 from minprov.bounds import Bounds
 from minprov.choice import asks_nothing, find_differences
 from minprov.config import OnOtherProvisioner, Options
+from minprov.earlier_runs import EarlierRuns
 from minprov.errors import ProvisioningError, Reason
 from minprov.gather import Sources, find_drive, open_transport
-from minprov.limits import ANOTHER_RUN_PAUSE, DRY_RUN_GRACE, EJECT_LIMIT, GOAL_STATE_GRACE, JOURNAL_LIMIT, PUBLISH_LIMIT
+from minprov.limits import DRY_RUN_GRACE, EJECT_LIMIT, GOAL_STATE_GRACE, PUBLISH_LIMIT
 from minprov.machine import markers
-from minprov.machine.account_locks import clear_up_after_tools, what_tools_left
-from minprov.machine.blocking import in_thread
-from minprov.machine.file_systems import volatile_file_system
-from minprov.machine.files import file_error, sync
+from minprov.machine.account_locks import clear_up_after_tools
 from minprov.machine.identity import Identity
-from minprov.machine.journal import Journal
-from minprov.machine.manifest import Manifest
 from minprov.machine.provisioners import enabled_provisioners
 from minprov.machine.system import System
 from minprov.model import Evidence
 from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_duties, plan_ejection, plan_provisioning
-from minprov.properties import custom_data_run, root_password, waagent, withdrawal
-from minprov.properties.sshd_settings import reload_sshd
+from minprov.properties import root_password, waagent
 from minprov.reporting import Reporting, explained, first_of
 
 if TYPE_CHECKING:
@@ -51,9 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=BaseException)
-
-LEFT = "of what it gave that VM, keys, password and host keys stay, as docs/state.md says"
-MODE = 0o700
 
 
 class Run:
@@ -74,9 +62,9 @@ class Run:
         self._timeline = Timeline()
         self._bounds = Bounds(options.timeout, self._timeline)
         self._drive: str | None = None
-        self._sshd_is_stale = False
         self.result = Result(vm_id=identity.vm_id, spans=self._timeline.spans)
         self.result.duties = options.duties
+        self._earlier_runs = EarlierRuns(options, system, identity, self.result)
         self._reporting = Reporting(options, system, self.result, self._timeline, self._bounds, last_resort)
 
     async def provision(self, *, force: bool = False) -> Result:
@@ -105,38 +93,38 @@ class Run:
     # -- the run -------------------------------------------------------------------------------------------------------
 
     async def _provision(self, *, force: bool) -> None:
-        await self._open_state_directory()
-        if not force and self._holds(markers.READY):  # by the run that this one has waited for
+        await self._earlier_runs.open(self._timeline, self._bounds.deadline)
+        if not force and self._earlier_runs.holds(markers.READY):  # by the run that this one has waited for
             self.result.outcome = Outcome.ALREADY_PROVISIONED
             return
-        self._note_volatile_state()
+        self._earlier_runs.note_volatile_state()
         clear_up_after_tools(self._system)
         self._refuse_other_provisioners()
-        if not force and self._holds(markers.APPLIED):
+        if not force and self._earlier_runs.holds(markers.APPLIED):
             async with open_transport(self._timeline) as transport:
                 await self._finish_earlier_run(transport, None)
             return
         async with self._sources() as sources:
             early = await sources.enough()
-            if self._identity.dmi_uuid is None and not markers.is_empty(self._state_dir):
+            if self._identity.dmi_uuid is None and not self._earlier_runs.is_empty():
                 # Only IMDS knows whether this is the VM that was provisioned, or another with a captured image.
                 early = await sources.all(early)
                 self._identify(early)
-                if not force and self._holds(markers.READY):
+                if not force and self._earlier_runs.holds(markers.READY):
                     self.result.outcome = Outcome.ALREADY_PROVISIONED
                     return
-                if not force and self._holds(markers.APPLIED):
+                if not force and self._earlier_runs.holds(markers.APPLIED):
                     await self._finish_earlier_run(await sources.transport(), sources)
                     return
             plan = self._plan(early)
             if not asks_nothing(early):  # else it is the same machine, restored, and keeps what it has
-                await self._withdraw_from_other_vm()
+                await self._earlier_runs.withdraw_from_other_vm()
             await self._apply(plan.steps)
             evidence = await sources.all(early)
             if evidence != early:
                 await self._apply(self._plan(evidence).beyond(plan))
-            await self._reload_sshd()
-            await self._record(markers.APPLIED)
+            await self._earlier_runs.reload_sshd()
+            await self._earlier_runs.record(markers.APPLIED)
             await self._report_ready(await sources.transport(), sources)
             self._compare(sources.by_now(evidence))
             self._drive = evidence.device
@@ -152,7 +140,7 @@ class Run:
 
     async def _preview(self) -> None:
         async with self._sources() as sources:
-            self._note_volatile_state()
+            self._earlier_runs.note_volatile_state()
             early = await sources.enough()
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRY_RUN_GRACE):
@@ -161,7 +149,7 @@ class Run:
             plan = self._plan(evidence)
             self._compare(evidence)
             if not asks_nothing(evidence):
-                self._note_withdrawal()
+                self._earlier_runs.note_withdrawal()
             self._keep(await preview(plan.steps, self._system))
             self._note_dangers()
         if error := first_required_failure(self.result.actions):
@@ -225,19 +213,19 @@ class Run:
             await self._reporting.tell_failure(self.result.error)
             if self.result.error.reason is Reason.ANOTHER_RUN:
                 return
-            await self._close_journal()
+            await self._earlier_runs.close_journal()
             self._note_dangers()
             await self._reporting.store()
         elif self.result.reported:
             await self._eject()
             await self._apply_after_ready()
-            await self._close_journal()
+            await self._earlier_runs.close_journal()
             await self._tell_host_keys()
             self._note_dangers()
             await self._reporting.store()
             # Last of all: with this on record, no further run will do what this one has left undone.
             try:
-                await self._record(markers.READY)
+                await self._earlier_runs.record(markers.READY)
             except ProvisioningError as error:
                 logger.warning("the next run will report Ready again: %s", error)
             line = f"{self.result.outcome.value}, Ready reported in {self._timeline.now_ms() / 1000:.1f} s"
@@ -284,131 +272,6 @@ class Run:
         except* Exception as failures:
             logger.warning("%s not done: %s", step.name, first_of(failures))
 
-    # -- what earlier runs left ----------------------------------------------------------------------------------------
-
-    @property
-    def _uuid(self) -> str | None:
-        return self._identity.dmi_uuid or self.result.vm_id
-
-    @property
-    def _state_dir(self) -> str:
-        return self._system.path(self._options.state_dir)
-
-    async def _open_state_directory(self) -> None:
-        state_dir = self._options.state_dir
-        try:
-            with self._system.directory(state_dir, make=MODE):
-                pass
-            if not markers.is_trusted(self._state_dir):
-                await in_thread(markers.distrust, self._state_dir)
-                self.result.note(f"others could write to {state_dir}: what was in it is not believed")
-            if stat.S_IMODE(os.stat(self._state_dir).st_mode) != MODE:
-                os.chmod(self._state_dir, MODE)
-                await in_thread(sync, self._state_dir)
-            await self._wait_for_other_run()
-            journal = Journal(self._state_dir)
-            journal.open(self._uuid)
-        except OSError as error:
-            raise file_error(error, state_dir) from error
-        self._system.journal = journal
-
-    async def _wait_for_other_run(self) -> None:
-        """Have this run alone at work until its process ends, when the kernel releases the lock.
-
-        Raises:
-            ProvisioningError: ANOTHER_RUN at the deadline.
-
-        """
-        # Not closed: the lock is the process's.
-        directory = os.open(self._state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with self._timeline.waiting("another run"):
-            while True:
-                try:
-                    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    if asyncio.get_running_loop().time() >= self._bounds.deadline:
-                        raise ProvisioningError(Reason.ANOTHER_RUN, state_dir=self._options.state_dir) from None
-                    await asyncio.sleep(ANOTHER_RUN_PAUSE)
-                else:
-                    return
-
-    def _given_to_another_vm(self) -> Manifest | None:
-        """Return what an earlier run gave the VM that this disk was captured from, if it was."""
-        manifest, options = self._system.journal.manifest, self._options
-        if manifest is None and not markers.is_empty(self._state_dir) and not self._holds(markers.APPLIED):
-            written = withdrawal.find_unrecorded(self._system, (options.sudo_file, options.sshd_drop_in))
-            self.result.note("this disk was provisioned for another VM by a version without a manifest: " + LEFT)
-            return Manifest(None, written)
-        return None if manifest is None or manifest.is_for(self._uuid) else manifest
-
-    async def _withdraw_from_other_vm(self) -> None:
-        """Take back what another VM was given."""
-        journal = self._system.journal
-        journal.uuid = self._uuid
-        manifest = self._given_to_another_vm()
-        if manifest is None:
-            return
-        stays = await withdrawal.withdraw(self._system, manifest, self.result.note, host_keys=True)
-        for name in (custom_data_run.RECORD, custom_data_run.LOG):
-            await self._system.remove_own(f"{self._options.state_dir}/{name}")
-        try:
-            await in_thread(journal.forget, Manifest(self._uuid, stays))
-        except OSError as error:
-            raise file_error(error, self._state_dir) from error
-        self._sshd_is_stale = True
-
-    async def _reload_sshd(self) -> None:
-        """Have a running sshd forget what was withdrawn, once it has keys and a configuration again."""
-        if self._sshd_is_stale:
-            try:
-                await reload_sshd(self._system)
-            except ProvisioningError as error:
-                self.result.note(f"sshd goes on with what another VM was given: {error}")
-
-    def _note_withdrawal(self) -> None:
-        """Tell in a dry run what would be taken back."""
-        journal = Journal(self._state_dir)
-        with suppress(OSError):  # who is not root sees nothing of it
-            if markers.is_trusted(self._state_dir):
-                journal.open(self._uuid, look_only=True)
-        self._system.journal = journal
-        if (manifest := self._given_to_another_vm()) and (given := withdrawal.find_given(self._system, manifest)):
-            self.result.note(f"another VM was given, and this one is not to keep: {', '.join(given)}")
-
-    async def _close_journal(self) -> None:
-        """Move to the manifest what this run has done; the next run does it if this one cannot."""
-        journal = self._system.journal
-        journal.uuid = self._uuid
-        try:
-            async with asyncio.timeout(JOURNAL_LIMIT):
-                await in_thread(self._close)
-        except Exception as error:  # the next run closes it, and how this one has ended is to be told
-            logger.warning("the journal is not closed: %s", error)
-
-    def _close(self) -> None:
-        journal, confirm = self._system.journal, partial(withdrawal.confirm, self._system)
-        failed = self.result.error is not None
-        journal.close(confirm, keep=[*journal.unfinished(confirm), *what_tools_left(self._system)] if failed else ())
-
-    def _note_volatile_state(self) -> None:
-        with suppress(OSError):
-            kind = volatile_file_system(self._state_dir) if self._system.live else None
-            if kind:
-                directory = self._options.state_dir
-                self.result.note(f"{directory} is on {kind}: the next boot will not know what this one did")
-
-    def _holds(self, fact: str) -> bool:
-        return self._uuid is not None and markers.holds(self._state_dir, fact, self._uuid)
-
-    async def _record(self, fact: str) -> None:
-        if self._uuid is None:
-            logger.warning("no VM id from firmware or IMDS: the next boot provisions again")
-            return
-        try:
-            await in_thread(markers.record, self._state_dir, fact, self._uuid)
-        except OSError as error:
-            raise file_error(error, f"{self._options.state_dir}/{fact}/{self._uuid}") from error
-
     # -- bounds --------------------------------------------------------------------------------------------------------
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
@@ -419,7 +282,7 @@ class Run:
             self.result.error = first_of(failures)
         except* TimeoutError:
             limit = f"{self._options.timeout:g} s"
-            ready_is_due = self._holds(markers.APPLIED)
+            ready_is_due = self._earlier_runs.holds(markers.APPLIED)
             reason = Reason.REPORT_FAILED if ready_is_due else Reason.DEADLINE
             self.result.error = ProvisioningError(reason, waited_for=self._timeline.waited_for, limit=limit)
         except* Exception as defects:  # whatever it is, the platform is told, and the log has the traceback

@@ -28,7 +28,7 @@ ORDER = (
     {"machine", "network", "plan"},
     {"discs", "outcome", "sources", "wire"},
     {"media", "properties", "gather"},
-    {"apply", "bounds", "last_resort"},
+    {"apply", "bounds", "earlier_runs", "last_resort"},
     {"reporting"},
     {"image", "provision"},
     {"image.checks"},
