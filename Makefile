@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-vm bench-forms deb bundle standalone static requirements \
+.PHONY: help demo test test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-instructions bench-vm bench-forms deb bundle standalone static requirements \
         test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
@@ -134,6 +134,11 @@ bench: $(VENV)/.ready  ## measure start-up against `import aiohttp`, in one run,
 bench-last-resort: $(VENV)/.ready  ## measure what the last resort costs a first boot, in instructions; needs valgrind
 	$(BIN)/python -m compileall -q minprov
 	$(BIN)/python -m bench.last_resort
+
+bench-instructions: $(VENV)/.ready  ## count the instructions of a first boot, which no other load disturbs
+	tests/ensure-packages bench/apt-packages.txt
+	$(BIN)/python -m compileall -q minprov
+	$(BIN)/python -m bench.instructions
 
 bench-forms: deb bundle standalone static  ## measure the forms that are shipped, side by side
 	$(BIN)/python -m bench.forms

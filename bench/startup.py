@@ -100,7 +100,7 @@ async def measure_first_boot(command: Sequence[str]) -> None:
     with sample_media() as media:
         async with Emulator() as platform:
             ready, client = (lambda: provision(platform, media, command)), (lambda: run(IMPORT_CLIENT))
-            await asyncio.to_thread(compare, "start to Ready : import aiohttp", ready, client, "1.20")
+            await asyncio.to_thread(compare, "start to Ready : import aiohttp", ready, client, "1.00")
 
 
 if __name__ == "__main__":
