@@ -11,6 +11,7 @@ import asyncio
 import binascii
 import json
 import logging
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ SOCKET = "/run/systemd/io.systemd.InstanceMetadata"
 INTERFACE = "io.systemd.InstanceMetadata"
 MAX_ANSWER = 1 << 20
 MAX_KEYS = 100
+MAX_ERRNO = 4096  # linux/err.h
 PROFILE = ("computerName", "adminUsername", "disablePasswordAuthentication")
 
 
@@ -81,7 +83,11 @@ async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: 
     if error := answer.get("error"):
         if error == f"{INTERFACE}.KeyNotFound":
             return None
-        raise ValueError(f"{key}: {error}")
+        # Where a system call failed, io.systemd.System has its number: src/libsystemd/sd-varlink/varlink-io.systemd.c.
+        parameters = answer.get("parameters")
+        number = parameters.get("errno") if isinstance(parameters, dict) else None
+        cause = f": {os.strerror(number)}" if isinstance(number, int) and 0 < number < MAX_ERRNO else ""
+        raise ValueError(f"{key}: {error}{cause}")
     with suppress(AttributeError, KeyError, TypeError, binascii.Error):
         return binascii.a2b_base64(answer["parameters"]["data"], strict_mode=True).decode() or None
     raise ValueError("an answer without data")
