@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-instructions bench-vm bench-forms deb bundle standalone static requirements \
+.PHONY: help demo test test-aiohttp test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-instructions bench-vm bench-forms deb bundle standalone static requirements \
         test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
@@ -26,6 +26,17 @@ test: $(VENV)/.ready  ## the test suite: as root all of it, else the unprivilege
 test-fresh: $(VENV)/.ready  ## do what the README says on fresh machines: minimal Debian 12 and 13, as root and as a user
 	tests/ensure-packages tests/fresh-apt-packages.txt
 	$(BIN)/python -m tests.fresh $(FRESH)
+
+# The least that is allowed, and releases that do not bound an answer themselves.
+AIOHTTP ?= 3.8.4 3.9.1 3.12.15
+test-aiohttp:  ## test the HTTP client with other releases of aiohttp, AIOHTTP names them
+	for release in $(AIOHTTP); do \
+	    $(PYTHON) -m venv build/aiohttp-$$release && \
+	    build/aiohttp-$$release/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[emulator]' \
+	        "aiohttp==$$release" pytest pytest-timeout blockbuster hypothesis && \
+	    build/aiohttp-$$release/bin/python -m pytest tests/network/test_transport.py tests/test_security.py \
+	        -k 'transport or answer or header or redirect or retry or compressed' || exit; \
+	done
 
 check: $(VENV)/.ready  ## lint, types, commits
 	$(BIN)/ruff check .

@@ -81,7 +81,7 @@ SENSELESS = {
     "length and chunks": OK + CHUNKED + b"Content-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     "huge chunk": OK + CHUNKED + b"\r\nFFFFFFFFFFFFFFFFFFFF\r\nabc",
     "long header": OK + b"A: " + b"b" * 20000 + b"\r\n\r\n",
-    "many headers": OK + b"A: b\r\n" * 40000 + b"\r\n",
+    "many headers": OK + b"A: b\r\n" * 400_000 + b"\r\n",
     "another protocol": b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
 }
 ENDLESS = {
