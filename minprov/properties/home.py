@@ -78,6 +78,24 @@ def ensure_home(system: System, account: Account, mode: int, *, new: bool) -> bo
     return False
 
 
+def has_draft(system: System, account: Account) -> bool:
+    """Tell whether the place where a home is made is there yet, from a run that was killed when the home was whole."""
+    return os.path.isdir(system.path(_draft(account)))
+
+
+def remove_draft(system: System, account: Account) -> None:
+    """Remove that place, which is empty; raises OSError."""
+    parent, name = os.path.split(_draft(account))
+    with suppress(FileNotFoundError), system.directory(parent) as directory:
+        os.rmdir(name, dir_fd=directory)
+        sync(".", directory)
+
+
+def _draft(account: Account) -> str:
+    parent, name = os.path.split(account.home)
+    return f"{parent}/.{name}.minprov"
+
+
 def _usable(mode: int) -> int:
     """Return a mode with which sshd finds the keys: it reads as the user, and StrictModes wants no other to write."""
     return mode & ~0o022 | 0o700
@@ -119,7 +137,7 @@ def _set_aside_keys(home: int, account: Account) -> None:
 
 def _make(system: System, account: Account, mode: int) -> None:
     parent, name = os.path.split(account.home)
-    workshop = f".{name}.minprov"
+    workshop = os.path.basename(_draft(account))
     with system.directory(parent, make=0o755) as directory:
         if _exists(name, directory):
             raise _refusal(account, "it is a link that leads nowhere")

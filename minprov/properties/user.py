@@ -63,7 +63,7 @@ async def inspect(system: System, action: EnsureUser) -> Inspection:
         faults.append(fault)
     if lack := await look(account.home, home.find_lack, system, account):
         faults.append(lack)
-    if _is_half_made(system, action, account) or _has_half_joined(system, action):
+    if _is_half_made(system, action, account) or _has_half_joined(system, action) or _has_draft(system, account):
         faults.append("left half made by a run that was killed")
     if _lacks_subordinate_ids(system, account):
         notes += (f"{account.name} has no subordinate ids",)
@@ -94,6 +94,8 @@ async def converge(system: System, action: EnsureUser) -> None:
     mode = home_mode(system.read_text(LOGIN_DEFS))
     try:
         made = await look(account.home, home.ensure_home, system, account, mode, new=new)
+        if _has_draft(system, account):
+            await look(account.home, home.remove_draft, system, account)
     except OSError as error:
         raise file_error(error, account.home) from error
     if made:
@@ -165,6 +167,12 @@ def _is_half_made(system: System, action: EnsureUser, account: Account) -> bool:
             return os.fstat(directory).st_uid != account.uid
     except OSError:
         return True
+
+
+def _has_draft(system: System, account: Account) -> bool:
+    """Tell whether a run was killed between the last two steps of making the home."""
+    left = system.journal.find_left_over(ACCOUNT, account.name)
+    return left is not None and home.has_draft(system, account)
 
 
 def _has_half_joined(system: System, action: EnsureUser) -> bool:
