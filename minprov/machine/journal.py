@@ -94,12 +94,15 @@ class Journal:
 
     def unfinished(self, confirm: Callable[[Effect], Effect | None]) -> list[Effect]:
         """Return what is half done when a run fails: accounts and groups that are not whole, keys not in place."""
-        return [
-            effect
-            for effect in merge(self.left_over, self._noted)
-            if (effect.kind in (ACCOUNT, GROUPS) and (effect.kind, effect.target) not in self._finished)
-            or (effect.kind == FILE and effect.inode is not None and confirm(effect) is None)
-        ]
+        return [effect for effect in merge(self.left_over, self._noted) if self._is_half_done(effect, confirm)]
+
+    def _is_half_done(self, effect: Effect, confirm: Callable[[Effect], Effect | None]) -> bool:
+        begun = confirm(effect) is not None
+        if effect.kind == FILE:
+            return effect.inode is not None and not begun
+        if effect.kind not in (ACCOUNT, GROUPS) or (effect.kind, effect.target) in self._finished:
+            return False
+        return begun or effect.gid is not None  # an account is gone, and its group, which was the image's, with it
 
     def close(self, confirm: Callable[[Effect], Effect | None], *, keep: Collection[Effect] = ()) -> None:
         """Move to the manifest what has come about, as `confirm` says; raises OSError.
