@@ -5,6 +5,11 @@ of memory, or not be able to load; without a word from it the platform would wai
 speaks: whoever is about to send the first byte of a final report takes it, and nobody else reports after that. So there
 is never both Ready and NotReady.
 
+The token is one run's. Between two runs of the unit, systemd waits until no process of the first is left, this one
+included: the unit's `KillMode` is the default. Where somebody kills a run by hand and starts another, Ready can be
+reported before this NotReady. The lock of runs does not help: what is left of the killed run may hold it, too, and then
+nobody would tell.
+
 Imports the standard library and the time limits before there is something to tell, and goes without what it cannot
 import then.
 """

@@ -91,3 +91,10 @@ def test_entropy_is_the_hosts_and_without_the_header(table: bytes, mixed: bytes 
 def test_the_target_is_not_reached_without_the_run() -> None:
     target = (UNITS / TARGET).read_text().splitlines()
     assert {"Requires=minprov.service", "After=minprov.service"} <= set(target)
+
+
+def test_no_further_run_starts_while_a_process_of_the_one_before_is_left() -> None:
+    # systemd.kill(5): by default all processes of the control group have to end. The last resort may have to tell.
+    assert not re.search(
+        r"^(KillMode|SendSIGKILL|TimeoutStopSec)=", (UNITS / "minprov.service").read_text(), re.MULTILINE
+    )
