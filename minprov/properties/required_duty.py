@@ -52,5 +52,7 @@ async def _run(system: System, action: RunDuty) -> None:
     if action.unit and system.exists(SYSTEMD):
         await run_tool(["systemctl", "start", action.unit], limit=DUTY_LIMIT)
         return
-    argv = [sys.executable, "-S", "-P", "-m", "minprov", action.program]
-    await run_tool(argv, limit=DUTY_LIMIT, environment=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    # As this program was started: by a Python with a script or with -m, or, in the static form, as a Python itself.
+    own = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]]
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    await run_tool([*own, action.program], limit=DUTY_LIMIT, environment=environment)

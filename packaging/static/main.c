@@ -49,7 +49,7 @@ main(int argc, char **argv)
     config.use_frozen_modules = 1;
     config.pathconfig_warnings = 0;
     config.module_search_paths_set = 1;
-    exit_if_failed(PyConfig_SetBytesString(&config, &config.executable, argv[0]));
+    exit_if_failed(PyConfig_SetString(&config, &config.home, L"/")); /* else it is looked for, around the program */
     exit_if_failed(PyConfig_SetBytesArgv(&config, argc, argv));
     exit_if_failed(Py_InitializeFromConfig(&config));
     PyConfig_Clear(&config);
