@@ -11,7 +11,6 @@ import asyncio
 import binascii
 import json
 import logging
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,6 @@ SOCKET = "/run/systemd/io.systemd.InstanceMetadata"
 INTERFACE = "io.systemd.InstanceMetadata"
 MAX_ANSWER = 1 << 20
 MAX_KEYS = 100
-MAX_ERRNO = 4096  # linux/err.h
 PROFILE = ("computerName", "adminUsername", "disablePasswordAuthentication")
 
 
@@ -83,11 +81,7 @@ async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: 
     if error := answer.get("error"):
         if error == f"{INTERFACE}.KeyNotFound":
             return None
-        # Where a system call failed, io.systemd.System has its number: src/libsystemd/sd-varlink/varlink-io.systemd.c.
-        parameters = answer.get("parameters")
-        number = parameters.get("errno") if isinstance(parameters, dict) else None
-        cause = f": {os.strerror(number)}" if isinstance(number, int) and 0 < number < MAX_ERRNO else ""
-        raise ValueError(f"{key}: {error}{cause}")
+        raise ValueError(f"{key}: {error}")
     with suppress(AttributeError, KeyError, TypeError, binascii.Error):
         return binascii.a2b_base64(answer["parameters"]["data"], strict_mode=True).decode() or None
     raise ValueError("an answer without data")
