@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from minprov.outcome.timeline import Timeline
 
-# aiohttp builds TLS contexts with all the system's certificates when it is imported: 40 ms for a program that speaks
-# plain HTTP only. OpenSSL reads the variable, and nothing else in this process uses it.
+# Where uvloop has loaded ssl, aiohttp builds TLS contexts with all the system's certificates when it is imported: 40 ms
+# for a program that speaks plain HTTP only. OpenSSL reads the variable, and nothing else in this process uses it.
 os.environ.setdefault("SSL_CERT_FILE", "/dev/null")
 
 # What aiohttp's code and its libraries' would use for cookies, uploads, web sockets, tracing, proxies, names beyond
