@@ -42,6 +42,7 @@ READ = f"cat {MOUNT_POINT}/file"
 TIMEOUTS = "cat /sys/bus/scsi/drivers/sd/*/timeout"
 FSTAB = "grep -c resource /etc/fstab"
 LINKS = "ls /dev/disk/by-id"
+READY_AFTER_IT = "find /var/lib/minprov/ready -type f -newer /var/lib/minprov/resource-disk.json | wc -l"
 ADDED = "/dev/disk/by-id/scsi-0Msft_Virtual_Disk_added"
 ADDED_TIMEOUT = (
     f"for _ in $(seq 100); do test -e {ADDED} && break; sleep 0.2; done; "
@@ -50,9 +51,10 @@ ADDED_TIMEOUT = (
 
 
 class Seen(NamedTuple):
-    """What a guest answers, by question."""
+    """What a guest answers, by question, and what the platform was told."""
 
     answers: dict[str, str]
+    reports: list[tuple[str, str]]
     data_disk_is_the_same: bool
 
     @property
@@ -131,7 +133,12 @@ async def _look(
             answers[ADDED_TIMEOUT] = (await guest.ask(ADDED_TIMEOUT)).output.strip()
         await _keep_journal(guest, name)
         await guest.machine.power_off()
-    return Seen(answers, digest(data) == before)
+        reports = [
+            (event["state"], event["description"] or "")
+            for event in guest.platform.events
+            if event["event"] == "health" and event["substatus"] != "Provisioning"
+        ]
+    return Seen(answers, reports, digest(data) == before)
 
 
 async def _keep_journal(guest: Guest, name: str) -> None:
@@ -153,7 +160,7 @@ async def _new_disk(system: Disk, directory: Path, data: Path) -> dict[str, Seen
     temporary, added = directory / "temporary", directory / "added"
     fresh(temporary)
     blank(added)
-    return {"first": await _look(system, "first", temporary, data, WRITE, FSTAB, LINKS, added=added)}
+    return {"first": await _look(system, "first", temporary, data, WRITE, FSTAB, LINKS, READY_AFTER_IT, added=added)}
 
 
 async def _later(system: Disk, directory: Path, data: Path) -> dict[str, Seen]:
@@ -195,6 +202,8 @@ def test_a_new_disk_is_formatted_mounted_and_swapped_on(story: Story, told: dict
     assert set(seen.answers[TIMEOUTS].split()) == {"300"}
     assert seen.answers[ADDED_TIMEOUT] == "300"
     assert seen.answers[FSTAB] == "0"
+    assert seen.reports == [("Ready", "")]
+    assert seen.answers[READY_AFTER_IT] == "1"
     assert seen.data_disk_is_the_same
 
 
@@ -222,4 +231,7 @@ def test_a_disk_with_data_is_left_and_the_system_comes_up(story: Story, told: di
     assert "important" in seen.record["error"]["data"]["files"]
     assert seen.answers[STATUS] == f"Result=exit-code\nExecMainStatus={os.EX_DATAERR}\nActiveState=failed"
     assert seen.answers[MOUNTED] == ""
+    [(state, description)] = seen.reports
+    assert state == "NotReady"
+    assert "reason=resource disk holds data" in description
     assert seen.data_disk_is_the_same
