@@ -154,6 +154,13 @@ class RunDuty(NamedTuple):
     state_dir: str
 
 
+class WaitInPool(NamedTuple):
+    """Report Ready for the platform's pool, and be provisioned once the VM has got its owner."""
+
+    kind: str
+    """Such as ``Running``: what the platform does with the VM between the two."""
+
+
 class PrepareWaagent(NamedTuple):
     """Leave behind what makes a waagent that stays for extensions find this VM provisioned."""
 
@@ -183,6 +190,7 @@ Action = (
     | LockRootPassword
     | StoreFile
     | RunDuty
+    | WaitInPool
     | ExecuteCustomData
     | PrepareWaagent
     | EjectMedia

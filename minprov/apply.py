@@ -31,6 +31,7 @@ from minprov.actions import (
     SetPassword,
     StoreFile,
     UnusableValue,
+    WaitInPool,
     WriteAuthorizedKeys,
 )
 from minprov.errors import ProvisioningError, Reason
@@ -46,6 +47,7 @@ from minprov.properties import (
     hostname,
     kept_account,
     password,
+    pool,
     proxy_agent,
     published_hostname,
     required_duty,
@@ -87,6 +89,7 @@ HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
     LockRootPassword: (root_password.inspect, root_password.converge),
     StoreFile: (stored_file.inspect, stored_file.converge),
     RunDuty: (required_duty.inspect, required_duty.converge),
+    WaitInPool: (pool.inspect, _never),
     ExecuteCustomData: (custom_data_run.inspect, custom_data_run.converge),
     PrepareWaagent: (waagent.inspect, waagent.converge),
     EjectMedia: (eject_media.inspect, eject_media.converge),

@@ -27,6 +27,7 @@ COMMANDS = {
     "resource-disk": "format, mount and swap on the temporary disk; set the time-outs of disks",
     "status": "print the last run's result",
     "vhd": "make the fixed VHD that Azure takes from a disk image",
+    "wait-in-pool": "wait as a pre-provisioned VM for its owner; a run that finds itself in a pool starts it",
 }
 """What each command does; its module in `commands` is named like it. Without one, the machine is provisioned."""
 
@@ -77,7 +78,7 @@ def _module(command: str) -> ModuleType:
         if not (error.name or "").startswith("minprov."):
             raise
         detail = f"`minprov {command}` is not part of this installation"
-        from minprov.config import DUTIES  # only on the way out
+        from minprov.config import OWNERS  # only on the way out
 
-        package = "minprov-duties" if command.replace("-", "_") in DUTIES.values() else "minprov-tools"
+        package = "minprov-duties" if command.replace("-", "_") in OWNERS.values() else "minprov-tools"
         raise ProvisioningError(Reason.USAGE, detail=detail, hint=f"install the package {package}") from error

@@ -67,6 +67,13 @@ class HostKeys(Enum):
     ANEW = "anew"
 
 
+class OnPool(Enum):
+    """What to do when the VM is one of a pool and gets its owner later."""
+
+    REFUSE = "refuse"
+    WAIT = "wait"
+
+
 class HostsFile(Enum):
     """What becomes of the image's own line in /etc/hosts."""
 
@@ -152,6 +159,10 @@ class Options(NamedTuple):
     check_ignore: tuple[str, ...] = ()
     duties: tuple[Duty, ...] = ()
     """No setting: the duties that the files switch on by tables of their own."""
+    preprovisioning: OnPool = OnPool.REFUSE
+    """The setting of a duty, by which a first boot knows that it may wait."""
+    left_pool: bool = False
+    """No setting: whether the ovf-env is that of a VM that waited in a pool and has got its owner."""
 
 
 class Setting(NamedTuple):
@@ -275,6 +286,9 @@ DUTIES = {
     "swap": "resource_disk",
 }
 """The tables of duties, each with the folder in `duties` that it is for. Each of them has a policy."""
+POOL_DUTY = "wait_in_pool"
+OWNERS = DUTIES | {"preprovisioning": POOL_DUTY}
+"""Whose a key is, by its first word. The duty of a pooled VM has one key and no table."""
 
 
 def choices_of(setting: Setting, default: Enum) -> list[Enum]:
@@ -289,7 +303,8 @@ def load(path: str | None = None, **flags: object) -> Options:
     Raises `ProvisioningError` with `Reason.CONFIG_INVALID`.
     """
     values = _read_files(path)
-    options = Options(**{**values.pop(None, {}), **flags}, duties=tuple(_switched_on(values)))
+    own = {**values.pop(None, {}), **values.pop(POOL_DUTY, {}), **flags}
+    options = Options(**own, duties=tuple(_switched_on(values)))
     for key in ("sources.imds-url", "sources.wireserver-url"):
         url = getattr(options, SETTINGS[key].field)
         if not url.startswith("http://") or not url.removeprefix("http://").strip("/"):
@@ -353,7 +368,7 @@ def _read_files(path: str | None) -> dict[str | None, dict[str, Any]]:
     values: dict[str | None, dict[str, Any]] = {}
     for file in _files(path):
         for key, value in _flatten(_parse(file)):
-            duty = DUTIES.get(key.partition(".")[0])
+            duty = OWNERS.get(key.partition(".")[0])
             schema = schema_of(duty)
             setting = _setting(file, key, schema)
             values.setdefault(duty, {})[setting.field] = _convert(file, key, setting, schema.default(setting), value)
@@ -398,7 +413,7 @@ def _setting(file: str, key: str, schema: Schema) -> Setting:
         return schema.settings[key]
     from difflib import get_close_matches  # only on the way out
 
-    known = [*schema.settings, *(f"{table}.policy" for table in DUTIES)]
+    known = [*schema.settings, "preprovisioning", *(f"{table}.policy" for table in DUTIES)]
     nearest = get_close_matches(key, known, n=1, cutoff=0)
     raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=key, detail="unknown key", nearest=nearest[0])
 

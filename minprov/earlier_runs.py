@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from minprov.config import OnPool
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import ANOTHER_RUN_PAUSE, JOURNAL_LIMIT
 from minprov.machine import markers
@@ -165,6 +166,11 @@ class EarlierRuns:
             if kind:
                 directory = self._options.state_dir
                 self._result.note(f"{directory} is on {kind}: the next boot will not know what this one did")
+
+    def waits_in_pool(self) -> bool:
+        """Tell whether an earlier run has reported Ready to a pool, and the VM's owner is to come yet."""
+        waits = self._options.preprovisioning is OnPool.WAIT and not self._options.left_pool and self._system.live
+        return waits and self.holds(markers.POOL) and not self.holds(markers.APPLIED)
 
     def holds(self, fact: str) -> bool:
         """Tell whether the fact is on record for this VM."""

@@ -132,8 +132,8 @@ class Sources:
 
     async def all(self, evidence: Evidence) -> Evidence:
         """Return the evidence completed by IMDS, which is given a little more time if it has something to add."""
-        knows_vm_id = self._result.vm_id is not None
-        if not self._instance.done() and not (knows_vm_id and has_all(evidence, self._options)):
+        needs_no_more = self._result.vm_id is not None and has_all(evidence, self._options)
+        if not self._instance.done() and (self._options.left_pool or not needs_no_more):
             with self._timeline.waiting("IMDS"):
                 # Ready has to wait for a route as well, so until there is one nothing is lost.
                 transport = await self.transport()

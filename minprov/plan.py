@@ -27,13 +27,26 @@ from minprov.actions import (
     SetPassword,
     StoreFile,
     UnusableValue,
+    WaitInPool,
     WriteAuthorizedKeys,
 )
 from minprov.choice import Choice, asks_nothing, choose, find_differences, needs_user
-from minprov.config import AskPassword, Execute, HostKeys, HostsFile, OnFailure, OnMissing, OnOtherProvisioner, Options
+from minprov.config import (
+    AskPassword,
+    Execute,
+    HostKeys,
+    HostsFile,
+    OnFailure,
+    OnMissing,
+    OnOtherProvisioner,
+    OnPool,
+    Options,
+)
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.custom_data import GZIP, SCRIPT, decode, find_format
 from minprov.model import Chosen, Evidence, Properties
+
+POOL_TYPES = frozenset({"Running"})
 
 
 class Step(NamedTuple):
@@ -55,6 +68,8 @@ class Plan(NamedTuple):
     """Absent where only one of the sources has answered: nothing was compared."""
     notes: tuple[str, ...]
     """What was passed over, one sentence each."""
+    pool_type: str | None = None
+    """Which pool the VM is to wait in; there is nothing else in the plan then."""
 
     def beyond(self, earlier: Self) -> tuple[Step, ...]:
         """Return the steps that an earlier plan, made from less evidence, does not have."""
@@ -73,7 +88,10 @@ def plan_provisioning(evidence: Evidence, options: Options) -> Plan:
     Raises `ProvisioningError` when the VM must not be provisioned from this evidence, or when no source has a required
     property.
     """
-    _refuse_preprovisioned(evidence)
+    if kind := _find_pool(evidence, options):
+        # Nothing of the pool's identity is applied, nor shown.
+        wait = Step("wait-in-pool", kind, Policy.REQUIRED, WaitInPool(kind))
+        return Plan(choose(Evidence(), options).properties, (wait,), None, (), kind)
     choice = choose(evidence, options)
     if asks_nothing(evidence):
         note = "nothing was asked for: there is no disc, and IMDS has neither a host name, nor a user, nor keys"
@@ -126,15 +144,31 @@ def plan_duties(options: Options) -> Iterator[Step]:
         yield Step(f"run-{program}", ", ".join(duty.table for duty in tables), Policy.REQUIRED, run)
 
 
-def _refuse_preprovisioned(evidence: Evidence) -> None:
-    # A pooled VM has the pool's identity now and gets its own later; see cloud-init's DataSourceAzure.py.
+def _find_pool(evidence: Evidence, options: Options) -> str | None:
+    """Return the type of the pool that the VM is to wait in.
+
+    A pooled VM has the pool's identity now and gets its own later; see cloud-init's DataSourceAzure.py, which does not
+    ask what the later ovf-env says of a pool, but what IMDS does.
+
+    Raises:
+        ProvisioningError: UNSUPPORTED_PREPROVISIONING; IMDS_INVALID, where IMDS does not know that it has left one.
+
+    """
     ovf, instance = evidence.ovf, evidence.instance
+    if options.left_pool:
+        if instance and instance.pps_type:
+            key, detail = "extended.compute.ppsType", "the VM has got its owner"
+            raise ProvisioningError(Reason.IMDS_INVALID, key=key, value=instance.pps_type, detail=detail)
+        return None
     if ovf:
         kind = ovf.preprovisioned_vm_type or ("Running" if ovf.preprovisioned_vm else None)
     else:
         kind = instance.pps_type if instance else None
-    if kind and kind.lower() != "none":
+    if kind is None or kind.lower() == "none":
+        return None
+    if options.preprovisioning is OnPool.REFUSE or kind not in POOL_TYPES:
         raise ProvisioningError(Reason.UNSUPPORTED_PREPROVISIONING, type=kind)
+    return kind
 
 
 def _has_no_credentials(choice: Choice, options: Options) -> bool:

@@ -104,6 +104,9 @@ class Run:
             async with open_transport(self._timeline) as transport:
                 await self._finish_earlier_run(transport, None)
             return
+        if self._earlier_runs.waits_in_pool():
+            self.result.outcome = Outcome.IN_POOL
+            return
         async with self._sources() as sources:
             early = await sources.enough()
             if self._identity.dmi_uuid is None and not self._earlier_runs.is_empty():
@@ -116,7 +119,12 @@ class Run:
                 if not force and self._earlier_runs.holds(markers.APPLIED):
                     await self._finish_earlier_run(await sources.transport(), sources)
                     return
+            if self._options.left_pool:  # which IMDS, too, has to know before the owner's VM is changed
+                early = await sources.all(early)
             plan = self._plan(early)
+            if plan.pool_type:
+                await self._try_to_wait(plan)
+                return
             if not asks_nothing(early):  # else it is the same machine, restored, and keeps what it has
                 await self._earlier_runs.withdraw_from_other_vm()
             await self._apply(plan.steps)
@@ -129,6 +137,16 @@ class Run:
             self._compare(sources.by_now(evidence))
             self._drive = evidence.device
         self.result.outcome = Outcome.NOTHING_ASKED if asks_nothing(evidence) else Outcome.PROVISIONED
+
+    async def _try_to_wait(self, plan: Plan) -> None:
+        """End as a VM of a pool, of which nothing is applied nor reported here; what waits is a program of its own."""
+        if self._identity.dmi_uuid is None:
+            detail = "the firmware shows no UUID to know the VM by after a reboot"
+            raise ProvisioningError(Reason.UNSUPPORTED_PREPROVISIONING, type=plan.pool_type, detail=detail)
+        self._keep(await preview(plan.steps, self._system))
+        if error := first_required_failure(self.result.actions):
+            raise error
+        self.result.outcome = Outcome.IN_POOL
 
     async def _finish_earlier_run(self, transport: Transport, sources: Sources | None) -> None:
         """Do what a run has left to do that was ended once everything had been applied."""

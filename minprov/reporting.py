@@ -49,6 +49,7 @@ class Reporting:
         timeline: Timeline,
         bounds: Bounds,
         last_resort: LastResort | NoLastResort,
+        pps_type: str = ORDINARY_VM,
     ) -> None:
         self._options = options
         self._system = system
@@ -56,6 +57,7 @@ class Reporting:
         self._timeline = timeline
         self._bounds = bounds
         self._last_resort = last_resort
+        self._pps_type = pps_type
 
     async def say(self, line: str) -> None:
         """Write a line to the console."""
@@ -73,7 +75,7 @@ class Reporting:
 
         """
         # The host collects the pool when it gets the health report, and nothing that is written later.
-        success = encode_success(agent=AGENT, vm_id=self._vm_id, timestamp=_now())
+        success = encode_success(agent=AGENT, vm_id=self._vm_id, timestamp=_now(), pps_type=self._pps_type)
         await channels.tell_host(self._options, success, self._result)
         try:
             with self._timeline.waiting("WireServer to accept the Ready report"):
@@ -90,7 +92,7 @@ class Reporting:
 
     async def tell_failure(self, error: ProvisioningError) -> None:
         """Tell of a failure, the surest channels first; what goes wrong here is logged and no more."""
-        pooled = error.data["type"] if error.reason is Reason.UNSUPPORTED_PREPROVISIONING else ORDINARY_VM
+        pooled = error.data["type"] if error.reason is Reason.UNSUPPORTED_PREPROVISIONING else self._pps_type
         report = encode_failure(
             error.reason.phrase, error.data, agent=AGENT, vm_id=self._vm_id, timestamp=_now(), pps_type=pooled
         )

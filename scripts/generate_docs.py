@@ -75,7 +75,7 @@ or `off`. With every policy `off` minprov reports Ready and does nothing else.
 Other duties are done by programs of their own, for which Ready does not wait unless a policy is `required`. Each has
 tables in the same files and a page:
 [the temporary disk, swap, and the time-outs of disks](resource-disk.md), [certificates](certificates.md), [what is told
-and asked once the VM is ready](follow-up.md).
+and asked once the VM is ready](follow-up.md). One has a key on its own: `preprovisioning`, for [pooled VMs](pooled.md).
 
 ```toml
 [user]
@@ -247,7 +247,7 @@ MAN_FILES = {
     f"{DEFAULT_DIRECTORY}/report.json": "The last run's report.",
     f"{DEFAULT_DIRECTORY}/ovf-env.xml": "The provisioning document, its password redacted.",
     f"{DEFAULT_DIRECTORY}/custom-data": "customData, byte for byte.",
-    f"{DEFAULT_DIRECTORY}/applied, {DEFAULT_DIRECTORY}/ready": "What was done for which VM.",
+    f"{DEFAULT_DIRECTORY}/applied, {DEFAULT_DIRECTORY}/ready, {DEFAULT_DIRECTORY}/pool": "What was done for which VM.",
 }
 
 
@@ -344,6 +344,7 @@ def render_checks() -> str:
 DUTY_PAGES = {
     "docs/certificates.md": "certificates",
     "docs/follow-up.md": "follow_up",
+    "docs/pooled.md": "wait_in_pool",
     "docs/resource-disk.md": "resource_disk",
 }
 DOCUMENTS: dict[str, Callable[[], str]] = {

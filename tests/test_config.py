@@ -13,11 +13,14 @@ from minprov.actions import Policy
 from minprov.config import (
     DUTIES,
     MAX_CONFIG_SIZE,
+    OWNERS,
+    POOL_DUTY,
     SETTINGS,
     AskPassword,
     Duty,
     Execute,
     Loop,
+    OnPool,
     Options,
     load,
     load_duty,
@@ -118,8 +121,11 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
     assert error_of(str(tmp_path / "none.toml"))["detail"] == "No such file or directory"
 
 
+NO_SETTINGS = {"duties", "left_pool", "preprovisioning"}
+
+
 def test_every_option_can_be_set_by_exactly_one_key() -> None:
-    assert sorted(setting.field for setting in SETTINGS.values()) == sorted(set(Options._fields) - {"duties"})
+    assert sorted(setting.field for setting in SETTINGS.values()) == sorted(set(Options._fields) - NO_SETTINGS)
 
 
 # -- duties ------------------------------------------------------------------------------------------------------------
@@ -163,7 +169,7 @@ def test_a_mistake_in_the_table_of_a_duty_is_found_by_a_first_boot(
 
 
 def test_a_duty_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(DUTIES, "swap", "not_installed")
+    monkeypatch.setitem(OWNERS, "swap", "not_installed")
     error = error_of(write(tmp_path / "m.toml", "[swap]\npolicy = 'off'\n"))
     assert error == {"duty": "not_installed", "detail": "this installation has no minprov-duties"}
 
@@ -174,6 +180,14 @@ def test_without_the_table_of_a_duty_nothing_of_it_is_imported(tmp_path: Path) -
     program += "print([module for module in sys.modules if 'duties' in module])"
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_pooled_vm_waits_where_the_key_of_that_duty_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.toml", 'preprovisioning = "wait"\n')
+    assert load(path) == Options(preprovisioning=OnPool.WAIT)
+    assert schema_of(POOL_DUTY).options() == (OnPool.REFUSE,) == (Options().preprovisioning,)
+    path = write(tmp_path / "n.toml", 'preprovisioning = "hope"\n')
+    assert error_of(path) == {"file": path, "key": "preprovisioning", "detail": "expected one of refuse, wait"}
 
 
 @pytest.mark.parametrize("url", ["", "localhost", "https://169.254.169.254", "http://", "http:///"])

@@ -33,7 +33,7 @@ ORDER = (
     {"image", "provision"},
     {"image.checks"},
     {"image.deprovision"},
-    {"duties.certificates", "duties.follow_up", "duties.resource_disk"},
+    {"duties.certificates", "duties.follow_up", "duties.resource_disk", "duties.wait_in_pool"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -73,6 +73,7 @@ INSIDE = {
             "file_systems",
             "identity",
             "interfaces",
+            "own_program",
             "password_hash",
             "paths",
             "processes",
@@ -119,7 +120,7 @@ INSIDE = {
             "user",
             "waagent",
         },
-        {"authorized_keys", "hostname", "password", "root_password"},
+        {"authorized_keys", "hostname", "password", "pool", "root_password"},
         {"host_key_fingerprints", "kept_account", "withdrawal"},
     ),
     "duties.certificates": (
@@ -141,6 +142,7 @@ INSIDE = {
         {"swap", "timeouts"},
         {"duty"},
     ),
+    "duties.wait_in_pool": ({"links", "settings"}, {"duty"}),
     "image": (
         {"esp", "mounts", "progress", "tree"},
         {"family", "initramfs", "layout", "qemu_img"},
@@ -171,6 +173,7 @@ INSIDE = {
             "status",
             "vhd",
         },
+        {"wait_in_pool"},
     ),
 }
 EMULATOR_LAYERS = (

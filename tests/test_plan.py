@@ -23,7 +23,7 @@ from minprov.actions import (
     WriteAuthorizedKeys,
 )
 from minprov.choice import has_all, is_complete
-from minprov.config import AskPassword, Execute, OnFailure, OnMissing, Options
+from minprov.config import AskPassword, Execute, OnFailure, OnMissing, OnPool, Options
 from minprov.errors import ProvisioningError, Reason
 from minprov.model import Evidence, Faults, InstanceMetadata, OvfEnv, Properties, Secret, SshPublicKey
 from minprov.plan import Plan, Step, plan_provisioning
@@ -274,6 +274,27 @@ def test_a_pooled_vm_is_refused_by_its_type(kind: str) -> None:
             make_plan(evidence)
         assert caught.value.reason is Reason.UNSUPPORTED_PREPROVISIONING
         assert caught.value.data == {"type": kind}
+
+
+def test_a_pooled_vm_waits_where_it_is_to_and_nothing_of_the_pool_is_applied() -> None:
+    options = Options(preprovisioning=OnPool.WAIT)
+    pooled = OVF._replace(preprovisioned_vm=True)
+    for evidence in (Evidence(ovf=pooled), Evidence(instance=INSTANCE._replace(pps_type="Running"))):
+        plan = plan_provisioning(evidence, options)
+        assert [step.name for step in plan.steps] == ["wait-in-pool"]
+        assert (plan.pool_type, plan.properties.hostname, plan.properties.username) == ("Running", None, None)
+    with pytest.raises(ProvisioningError) as caught:
+        plan_provisioning(Evidence(ovf=pooled._replace(preprovisioned_vm_type="Unheard")), options)
+    assert caught.value.data == {"type": "Unheard"}
+
+
+def test_what_the_ovf_env_of_the_owner_says_of_a_pool_is_not_asked_but_imds_is() -> None:
+    options = Options(preprovisioning=OnPool.WAIT, left_pool=True)
+    pooled = OVF._replace(preprovisioned_vm=True, password=PASSWORD)
+    assert "wait-in-pool" not in [step.name for step in plan_provisioning(Evidence(ovf=pooled), options).steps]
+    with pytest.raises(ProvisioningError) as caught:
+        plan_provisioning(Evidence(ovf=pooled, instance=INSTANCE._replace(pps_type="Running")), options)
+    assert caught.value.reason is Reason.IMDS_INVALID
 
 
 def test_a_pooled_vm_without_a_type_is_refused_too() -> None:

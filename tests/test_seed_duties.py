@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from minprov.cli import COMMANDS
-from minprov.config import DUTIES, SETTINGS, schema_of
+from minprov.config import OWNERS, SETTINGS, schema_of
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/seed-duties.md").read_text()
@@ -18,7 +18,7 @@ ROWS = [
     for line in PAGE.splitlines()
     if line.startswith("| ") and not line.startswith("| duty |")
 ]
-KEYS = set(SETTINGS).union(*(schema_of(duty).settings for duty in DUTIES.values()))
+KEYS = set(SETTINGS).union(*(schema_of(duty).settings for duty in OWNERS.values()))
 
 
 def read_tests(pattern: str) -> set[str]:

@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from minprov import __version__
 from minprov.commands.logs import LOG_LEVELS, set_up_logging
@@ -58,10 +58,30 @@ def run(argv: list[str], last_resort: LastResort | NoLastResort | None = None) -
     flags = vars(build_parser().parse_args(argv)) if argv else {}
     last_resort = last_resort or NoLastResort()
     result = _execute(flags, last_resort)
+    if result.outcome is Outcome.IN_POOL:
+        _wait_in_pool(result, argv, last_resort)
     if result.is_untold and result.error:
         last_resort.hand_over(result.error.reason.phrase, str(result.error)[:200])
     print_result(to_document(result), as_json=flags.get("json", False))
     return result.error.reason.exit_status if result.error else os.EX_OK
+
+
+def _wait_in_pool(result: Result, argv: list[str], last_resort: LastResort | NoLastResort) -> NoReturn:
+    """Become the program that waits for the VM's owner, and then a run again, with `--reprovisioned` before `argv`."""
+    from minprov.machine.own_program import become
+
+    signal.setitimer(signal.ITIMER_REAL, 0)  # it would outlive this program
+    last_resort.end()  # there is no deadline until the owner has come
+    kind = result.plan and result.plan.pool_type
+    become("wait-in-pool", *(["--type", kind] if kind else []), "--", *argv)
+
+
+def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the flags of a run are."""
+    settings: dict[str, Any] = {name: convert(flags[name]) for name, convert in SETTINGS.items() if name in flags}
+    if "reprovisioned" in flags:
+        settings |= {"media": (f"/proc/{os.getpid()}/fd/{flags['reprovisioned']}",), "left_pool": True}
+    return settings
 
 
 def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> Result:
@@ -72,7 +92,7 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
         raise ProvisioningError(Reason.USAGE, detail=f"--root {root} is not a directory")
     if not dry_run and os.geteuid() != 0:
         raise ProvisioningError(Reason.NOT_PERMITTED, detail="provisioning needs root", hint="try --dry-run")
-    settings: dict[str, Any] = {name: convert(flags[name]) for name, convert in SETTINGS.items() if name in flags}
+    settings = settings_of(flags)
     refusal = None
     try:
         options = load(flags.get("config"), **settings)
@@ -225,6 +245,8 @@ def _found_nothing(result: Result, options: Options) -> bool:
 
 def build_parser() -> Parser:
     """Return the parser of a run."""
+    import argparse
+
     from minprov.commands.parser import Parser, seconds
 
     defaults = Options()
@@ -261,6 +283,8 @@ def build_parser() -> Parser:
     output.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
     output.add_argument("--log-level", choices=LOG_LEVELS, help=f"to stderr (default: {defaults.log_level})")
     output.add_argument("--version", action="version", version=f"minprov {__version__}")
+    # The descriptor of the ovf-env that a VM has got with its owner: what `wait-in-pool` becomes.
+    parser.add_argument("--reprovisioned", type=int, help=argparse.SUPPRESS)
     debugging = parser.add_argument_group("debugging")
     debugging.add_argument("--loop", choices=[loop.value for loop in Loop], help="event loop (default: auto)")
     return parser

@@ -1,7 +1,8 @@
-"""What earlier runs left: two facts for each VM id, and the last report.
+"""What earlier runs left: three facts for each VM id, and the last report.
 
     DIR/applied/<uuid>     every required property was applied and read back
     DIR/ready/<uuid>       the platform accepted the Ready report, and nothing is left to do
+    DIR/pool/<uuid>        the platform's pool accepted a Ready report: the VM waits for its owner
     DIR/report.json        the last run's report
 
 A fact is an empty file, so it is there or it is not. It is named by the machine's UUID, so that a captured or cloned
@@ -17,7 +18,7 @@ from minprov.machine.identity import swap_byte_order
 
 DEFAULT_DIRECTORY = "/var/lib/minprov"
 UNTRUSTED = "untrusted"
-APPLIED, READY = "applied", "ready"
+APPLIED, READY, POOL = "applied", "ready", "pool"
 REPORT = "report.json"
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

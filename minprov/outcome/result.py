@@ -54,6 +54,7 @@ class Outcome(Enum):
     PROVISIONED = "provisioned"
     ALREADY_PROVISIONED = "already-provisioned"
     NOTHING_ASKED = "nothing-asked"
+    IN_POOL = "in-pool"
     FAILED = "failed"
 
 

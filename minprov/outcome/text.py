@@ -11,6 +11,7 @@ HEADINGS = {
     "provisioned": "provisioned",
     "already-provisioned": "already provisioned",
     "nothing-asked": "nothing was asked for",
+    "in-pool": "in the platform's pool, waiting for its owner",
     "failed": "failed",
 }
 STATES = {

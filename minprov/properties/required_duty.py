@@ -5,13 +5,11 @@ The core knows no duty but by its program's name. The program writes a record, a
 
 from __future__ import annotations
 
-import os
-import sys
-
 from minprov.actions import RunDuty
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import DUTY_LIMIT
 from minprov.machine.duty_record import error_in, is_of_this_boot, path_of, read_record
+from minprov.machine.own_program import own_argv, own_environment
 from minprov.machine.system import System
 from minprov.machine.tools import ENVIRONMENT, run_tool
 from minprov.properties.inspection import Inspection
@@ -52,7 +50,4 @@ async def _run(system: System, action: RunDuty) -> None:
     if action.unit and system.exists(SYSTEMD):
         await run_tool(["systemctl", "start", action.unit], limit=DUTY_LIMIT)
         return
-    # As this program was started: by a Python with a script or with -m, or, in the static form, as a Python itself.
-    own = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]]
-    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    await run_tool([*own, action.program], limit=DUTY_LIMIT, environment=environment)
+    await run_tool(own_argv(action.program), limit=DUTY_LIMIT, environment=ENVIRONMENT | own_environment())

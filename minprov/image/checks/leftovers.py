@@ -250,6 +250,7 @@ CHECKS = (
         _files(
             "state of an agent that has run here",
             *("/var/lib/minprov/report.json", "/var/lib/minprov/ready/*", "/var/lib/minprov/applied/*"),
+            "/var/lib/minprov/pool/*",
             *("/var/lib/waagent/provisioned", "/var/lib/waagent/*.xml", "/var/lib/waagent/*.prv"),
             *("/var/lib/cloud/instance/boot-finished", "/var/lib/cloud/data/*", "/var/lib/cloud/instances/*/*"),
         ),

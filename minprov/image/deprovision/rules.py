@@ -125,7 +125,7 @@ RULES = (
         Phase.MARKERS,
         Act.DELETE,
         "the next boot would find this VM provisioned",
-        ("{state}/ready", "{state}/applied"),
+        ("{state}/ready", "{state}/applied", "{state}/pool"),
     ),
     Rule(
         "waagent-state",

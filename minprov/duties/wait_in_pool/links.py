@@ -1,0 +1,110 @@
+"""Changes of the machine's links, addresses and routes, as the kernel tells of them: rtnetlink(7)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import socket
+import struct
+from contextlib import suppress
+from typing import Self
+
+logger = logging.getLogger(__name__)
+
+# linux/rtnetlink.h, linux/netlink.h, linux/if.h, linux/sockios.h
+RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE = 0x1, 0x10, 0x40
+RTM_NEWLINK, RTM_DELLINK = 16, 17
+HEADER = struct.Struct("=IHHII")
+LINK = struct.Struct("=BxHiII")
+IFF_LOOPBACK, IFF_RUNNING = 0x8, 0x40
+SIOCGIFFLAGS = 0x8913
+IFREQ = struct.Struct("=16sH22x")
+MESSAGES = 1 << 16
+
+
+class LinkWatch:
+    """Notices changes from the moment it is entered, in the event loop, to the moment it is left.
+
+    A machine where the kernel does not tell has none.
+    """
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._changed = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._running: set[int] = set()
+
+    def __enter__(self) -> Self:
+        try:
+            kinds = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            self._socket = socket.socket(socket.AF_NETLINK, kinds, socket.NETLINK_ROUTE)
+            self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE))
+            self._running = running_links()  # behind the subscription: what changes from here on is told
+            asyncio.get_running_loop().add_reader(self._socket, self._notice)
+        except OSError as error:
+            logger.info("changes of links are not told of: %s", error)
+            self._socket = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._socket:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+
+    async def wait_for_change(self) -> None:
+        """Return when something has changed since the last such wait ended."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    async def wait_for_loss(self) -> None:
+        """Return when a link that was running has lost its carrier, or is gone."""
+        await self._lost.wait()
+
+    def _notice(self) -> None:
+        self._changed.set()
+        try:
+            messages = self._socket.recv(MESSAGES) if self._socket else b""
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:  # messages were lost: what they said has to be looked up
+                now = running_links()
+                self._keep(self._running - now, lost=True)
+                self._running = now
+            return
+        for kind, index, flags in parse_links(messages):
+            runs = kind == RTM_NEWLINK and bool(flags & IFF_RUNNING)
+            if not flags & IFF_LOOPBACK:
+                self._keep({index}, lost=not runs)
+
+    def _keep(self, links: set[int], *, lost: bool) -> None:
+        if lost and links & self._running:
+            self._lost.set()
+        self._running = self._running - links if lost else self._running | links
+
+
+def parse_links(messages: bytes) -> list[tuple[int, int, int]]:
+    """Return type, index and flags of each link that messages of the kernel tell of."""
+    found = []
+    while len(messages) >= HEADER.size:
+        length, kind, *_ = HEADER.unpack_from(messages)
+        if length < HEADER.size:
+            break
+        if kind in (RTM_NEWLINK, RTM_DELLINK) and min(length, len(messages)) >= HEADER.size + LINK.size:
+            _, _, index, flags, _ = LINK.unpack_from(messages, HEADER.size)
+            found.append((kind, index, flags))
+        messages = messages[(length + 3) & ~3 :]
+    return found
+
+
+def running_links() -> set[int]:
+    """Return the indexes of the links that have a carrier, loopback aside."""
+    found = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for index, name in socket.if_nameindex():
+            with suppress(OSError):  # gone by now
+                answer = fcntl.ioctl(probe, SIOCGIFFLAGS, IFREQ.pack(name.encode(), 0))
+                flags = IFREQ.unpack(answer)[1]
+                if flags & IFF_RUNNING and not flags & IFF_LOOPBACK:
+                    found.add(index)
+    return found
