@@ -176,6 +176,8 @@ PARTITION_LIMIT = 60.0
 """Mounting one partition of an image."""
 GUESTFS_LIMIT = 600.0
 """libguestfs' machine, to start: without KVM its processor is emulated."""
+SIGNATURE_LIMIT = 30.0
+"""sbverify, for one program."""
 QEMU_IMG_LIMIT = 60.0
 """What qemu-img says of an image."""
 PROGRESS_INTERVAL = 0.2

@@ -9,6 +9,8 @@ from typing import NamedTuple
 _PE_OFFSET = 0x3C
 _COFF = struct.Struct("<4sHHIIIHH")
 _SECTION = struct.Struct("<8sIIII16x")
+_SYMBOL_SIZE = 18  # the table of strings, with the names that are longer than eight bytes, follows the symbols
+MAX_NAME = 32
 MAX_SECTIONS = 96  # the loader's own limit
 _CERTIFICATES = 4  # index of the table of signatures among the data directories
 _PLUS = 0x20B
@@ -40,7 +42,7 @@ def parse_pe(read: Callable[[int, int], bytes]) -> PeFile | None:
     coff = read(offset, _COFF.size)
     if len(coff) < _COFF.size:
         return None
-    signature, machine, count, _, _, _, optional_size, _ = _COFF.unpack(coff)
+    signature, machine, count, _, symbols, symbol_count, optional_size, _ = _COFF.unpack(coff)
     if signature != b"PE\0\0" or count > MAX_SECTIONS:
         return None
     optional = read(offset + _COFF.size, optional_size)
@@ -53,6 +55,8 @@ def parse_pe(read: Callable[[int, int], bytes]) -> PeFile | None:
             return None
         name, virtual_size, _, raw_size, pointer = _SECTION.unpack(raw)
         size = min(virtual_size, raw_size) if virtual_size else raw_size
+        if name.startswith(b"/") and (place := name[1:].rstrip(b"\0")).isdigit():
+            name = read(symbols + symbol_count * _SYMBOL_SIZE + int(place), MAX_NAME).partition(b"\0")[0]
         sections.setdefault(name.rstrip(b"\0").decode("ascii", "replace"), Section(pointer, size))
-    place = Section(int.from_bytes(entry[:4], "little"), int.from_bytes(entry[4:], "little"))
-    return PeFile(MACHINES.get(machine), place if place.size else None, sections)
+    certificates = Section(int.from_bytes(entry[:4], "little"), int.from_bytes(entry[4:], "little"))
+    return PeFile(MACHINES.get(machine), certificates if certificates.size else None, sections)

@@ -20,8 +20,9 @@ from minprov.image.network import read_networks
 from minprov.image.services import Services
 from minprov.image.tree import Tree
 from tests.image.recorded import archive, initramfs, kernel_image, unified_image, write_entry
+from tests.image.signing import signed
 
-UKI = unified_image("6.1", "root=LABEL=root", initramfs("bin/sh", "gzip"), "signer")
+UKI = unified_image("6.1", "root=LABEL=root", initramfs("bin/sh", "gzip"))
 
 
 def test_grub_variables_are_replaced() -> None:
@@ -56,12 +57,14 @@ def test_initrds_of_extlinux_are_those_of_the_entry() -> None:
 
 
 def test_sections_and_signature_of_an_efi_program() -> None:
-    pe = parse_pe(lambda offset, length: UKI[offset : offset + length])
+    program = signed(UKI, "an authority")
+    pe = parse_pe(lambda offset, length: program[offset : offset + length])
     assert pe is not None
     assert pe.architecture == "x64"
     assert set(pe.sections) == {".uname", ".cmdline", ".linux", ".initrd"}
     assert pe.certificates
-    assert UKI[pe.certificates.offset :] == b"signer"
+    assert sum(pe.certificates) == len(program)
+    assert b"an authority: signer" in program[pe.certificates.offset :]
 
 
 @given(st.binary(max_size=600))

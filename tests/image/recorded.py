@@ -10,8 +10,11 @@ A line that begins with ``== `` names a file, and what follows is in it:
     == PATH initramfs FORMAT  an archive of the files that are named; with ``NAME: TEXT`` they have contents
     == PATH kernel-with-config RELEASE   the same with the configuration that follows in it, as CONFIG_IKCONFIG has it
     == PATH signed            an EFI program with a signature by the authority that is named
+    == PATH shim              the same with the certificate of the vendor whom the second line names
+    == PATH signed-kernel RELEASE   an x86 kernel, signed by the authority that is named
     == + NAME                 all of trees/NAME.part
-    == PATH uki RELEASE       a unified kernel image: the lines are its command line, then the files of its initramfs
+    == PATH uki RELEASE       a unified kernel image: the lines are its command line, then the files of its initramfs;
+                              it is signed by a vendor
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.image.signing import efi_program, shim, signed
+
+VENDOR = "a vendor"
 TREES = Path(__file__).parent / "trees"
 COMPRESSIONS = {
     "xz": ["xz", "-c", "--check=crc32"],
@@ -65,12 +70,17 @@ def write_entry(root: Path, head: str, body: str) -> None:
         case ["kernel-with-config", release]:
             path.write_bytes(kernel_image(release, body))
         case ["signed"]:
-            path.write_bytes(unified_image("", "", b"", body.strip()).replace(b".linux", b".other"))
+            path.write_bytes(signed(efi_program({".text": b"code"}), body.strip()))
+        case ["shim"]:
+            authority, vendor = body.splitlines()
+            path.write_bytes(signed(shim(vendor), authority))
+        case ["signed-kernel", release]:
+            path.write_bytes(signed(efi_kernel(release), body.strip()))
         case ["initramfs", compression]:
             path.write_bytes(initramfs(body, compression))
         case ["uki", release]:
             options, _, files = body.partition("\n")
-            path.write_bytes(unified_image(release, options, initramfs(files, "zstd"), "key of the vendor"))
+            path.write_bytes(signed(unified_image(release, options, initramfs(files, "zstd")), VENDOR))
         case [mode]:
             path.write_text(body)
             path.chmod(int(mode, 8))
@@ -122,20 +132,16 @@ def archive(files: dict[str, str]) -> bytes:
     return bytes(made)
 
 
-def unified_image(release: str, options: str, initrd: bytes, signer: str = "") -> bytes:
+def unified_image(release: str, options: str, initrd: bytes) -> bytes:
     """Return a PE file with the sections of a unified kernel image."""
-    parts = {".uname": release.encode(), ".cmdline": options.encode(), ".linux": b"MZ", ".initrd": initrd}
-    optional = bytearray(112 + 16 * 8)
-    optional[:2] = (0x20B).to_bytes(2, "little")
-    signature = signer.encode()
-    size = 0x40 + 24 + len(optional) + 40 * len(parts) + sum(map(len, parts.values()))
-    if signature:
-        optional[112 + 4 * 8 : 112 + 5 * 8] = struct.pack("<II", size, len(signature))
-    headers = b"MZ".ljust(0x3C, b"\0") + (0x40).to_bytes(4, "little")
-    headers += struct.pack("<4sHHIIIHH", b"PE\0\0", 0x8664, len(parts), 0, 0, 0, len(optional), 0x22) + optional
-    place = len(headers) + 40 * len(parts)
-    body = b""
-    for name, data in parts.items():
-        headers += struct.pack("<8sIIII16x", name.encode(), len(data), 0, len(data), place + len(body))
-        body += data
-    return headers + body + signature
+    sections = {".uname": release.encode(), ".cmdline": options.encode(), ".linux": b"MZ", ".initrd": initrd}
+    return efi_program(sections)
+
+
+def efi_kernel(release: str) -> bytes:
+    """Return a kernel's header that is one of an EFI program, too, as CONFIG_EFI_STUB makes it."""
+    program = bytearray(efi_program({".text": bytes(0x400)}))
+    kernel = kernel_image(release)
+    program[0x1F1:0x250] = kernel[0x1F1:0x250]
+    program[0x300:0x400] = kernel[0x300:0x400]
+    return bytes(program)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from minprov.formats.pe import parse_pe
-from minprov.image.boot import FALLBACK
 from minprov.image.findings import Check, Found, Severity, number_of
 from minprov.image.kernels import Driver
 
@@ -24,9 +21,6 @@ NEEDED_FOR_NVME = ("nvme", "nvme_core")
 
 NUMA_FIXED, ALL_FIXES = (2, 6, 37), (4, 4)
 NVME_TIMEOUT, DEFAULT_NVME_TIMEOUT = 240, 30
-MICROSOFT = (b"Microsoft Corporation UEFI CA", b"Microsoft UEFI CA", b"Microsoft Corporation Third Party Marketplace")
-"""In the names of the authorities whose keys the firmware of a VM has."""
-MAX_CERTIFICATES = 1 << 16
 RULE_DIRECTORIES = ("/etc/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d")
 MODPROBE = ("/etc/modprobe.d/*.conf", "/usr/lib/modprobe.d/*.conf", "/lib/modprobe.d/*.conf")
 
@@ -132,32 +126,6 @@ def judge_boot_files(subject: Subject) -> Iterator[Found]:
     for started in subject.started:
         for path in started.missing:
             yield Found(f"the boot loader starts {path}, which is not there", started.entry.file, started.entry.line)
-
-
-def judge_signatures(subject: Subject) -> Iterator[Found]:
-    """Look for signatures on the first loader and on each kernel, and for Microsoft's on the loader."""
-    if not subject.may_be_generation_2:
-        return
-    severity = Severity.FAILS if subject.purpose.trusted_launch else None
-    loaders = subject.tree.glob(*FALLBACK)
-    paths = [*loaders]
-    paths += [started.kernel.image for started in subject.started if started.kernel and started.kernel.image]
-    paths += [started.entry.file for started in subject.started if started.unified]
-    for path in dict.fromkeys(paths):
-        with subject.tree.open(path) as file:
-            pe = parse_pe(lambda offset, length, file=file: _pread(file, offset, length))  # type: ignore[misc]
-            place = pe.certificates if pe else None
-            signers = _pread(file, place.offset, min(place.size, MAX_CERTIFICATES)) if place else b""
-        if place is None:
-            what = f"{'not signed' if pe else 'no EFI program'}: Secure Boot does not start it"
-            yield Found(what, path, severity=severity)
-        elif path in loaders and not any(name in signers for name in MICROSOFT):
-            what = "signed, and not by Microsoft: Secure Boot starts it only with a key from the image definition"
-            yield Found(what, path)
-
-
-def _pread(file: BinaryIO, offset: int, length: int) -> bytes:
-    return os.pread(file.fileno(), length, offset)
 
 
 def _switched_off(subject: Subject, module: str) -> Iterator[tuple[str, int, str]]:
@@ -284,20 +252,6 @@ CHECKS = (
             "arch": "mkinitcpio -P; grub-mkconfig -o /boot/grub/grub.cfg",
             "alpine": "mkinitfs; update-extlinux",
             "other": "Make the boot loader's configuration anew.",
-        },
-    ),
-    Check(
-        "secure-boot",
-        Severity.RISK,
-        "for generation 2, the boot loader and each kernel are signed",
-        "Trusted Launch, Azure's default for generation 2, has Secure Boot: it starts nothing that is not signed.",
-        "https://learn.microsoft.com/azure/virtual-machines/trusted-launch",
-        judge_signatures,
-        {
-            "debian": "apt install shim-signed grub-efi-amd64-signed linux-image-amd64; grub-install --removable",
-            "rhel": "dnf install shim-x64 grub2-efi-x64 kernel-core",
-            "suse": "zypper install shim grub2-x86_64-efi kernel-default; shim-install --removable",
-            "other": "Sign them by a key that the image definition brings, or create VMs of --security-type Standard.",
         },
     ),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
-from minprov.image.checks import agents, disk, kernel, leftovers, login, messages, network
+from minprov.image.checks import agents, disk, kernel, leftovers, login, messages, network, secure_boot
 from minprov.image.findings import Check, Finding, Found, Severity, printable
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CHECKS: tuple[Check, ...] = (
     *kernel.CHECKS,
+    *secure_boot.CHECKS,
     *messages.CHECKS,
     *disk.CHECKS,
     *network.CHECKS,
