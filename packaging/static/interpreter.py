@@ -93,7 +93,7 @@ def fetch(name: str, work: Path) -> Path:
     run(*apt, "source", "--download-only", "--tar-only", source["package"], cwd=work)
     path: Path = work / source["file"]
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != source["sha256"]:
-        sys.exit(f"{source['file']}: the archive has another one now. {__doc__.rpartition('Debian ')[2]}")
+        sys.exit(f"{source['file']} is not what the archive has now: {Path(__file__).name} says how to move to that")
     return path
 
 
