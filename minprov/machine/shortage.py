@@ -8,11 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from contextlib import suppress
 
 from minprov.errors import ProvisioningError, Reason
 
 OPEN_FILES = 32
 """As many as a run has open at its busiest, and a few more: libuv aborts the process that has none left."""
+M_ARENA_MAX = -8
+"""mallopt(3)."""
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 SHORTAGES = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 NO_THREAD = "can't start new thread"
@@ -30,9 +33,19 @@ def widen_limits() -> None:
     for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (hard, hard))
+    if resource.getrlimit(resource.RLIMIT_AS)[1] != resource.RLIM_INFINITY:
+        _use_one_arena()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if 0 <= most < OPEN_FILES:
         raise ProvisioningError(Reason.NO_RESOURCES, detail=f"RLIMIT_NOFILE is {most}, {OPEN_FILES} are needed")
+
+
+def _use_one_arena() -> None:
+    """Keep glibc from reserving 64 MiB of address space for each thread, 128 MiB while it aligns them."""
+    with suppress(ImportError, AttributeError):  # a Python without ctypes, or another libc, which has no arenas
+        import ctypes
+
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def find_shortage(error: BaseException | None) -> str | None:
