@@ -142,7 +142,7 @@ JOURNAL_LIMIT = 1.5
 CERTIFICATES_LIMIT = 120.0
 """WireServer, which has answered the first boot's report already."""
 POOL_POLL = 2.0
-"""Between two questions to IMDS for the owner of a pooled VM, who is not to wait; a change of the network ends it."""
+"""Between two questions to IMDS whether a pooled VM has got its owner; a change of the network ends it."""
 DISK_LIMIT = 10.0
 """A disk that the kernel may still be looking for, where the VM is not ready without it."""
 DISK_POLL = 0.1

@@ -46,7 +46,7 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.formats.custom_data import GZIP, SCRIPT, decode, find_format
 from minprov.model import Chosen, Evidence, Properties
 
-POOL_TYPES = frozenset({"Running"})
+POOL_TYPES = frozenset({"Running", "Savable", "PreprovisionedOSDisk"})
 
 
 class Step(NamedTuple):

@@ -279,10 +279,14 @@ def test_a_pooled_vm_is_refused_by_its_type(kind: str) -> None:
 def test_a_pooled_vm_waits_where_it_is_to_and_nothing_of_the_pool_is_applied() -> None:
     options = Options(preprovisioning=OnPool.WAIT)
     pooled = OVF._replace(preprovisioned_vm=True)
-    for evidence in (Evidence(ovf=pooled), Evidence(instance=INSTANCE._replace(pps_type="Running"))):
+    for evidence, kind in (
+        (Evidence(ovf=pooled), "Running"),
+        (Evidence(ovf=pooled._replace(preprovisioned_vm_type="Savable")), "Savable"),
+        (Evidence(instance=INSTANCE._replace(pps_type="PreprovisionedOSDisk")), "PreprovisionedOSDisk"),
+    ):
         plan = plan_provisioning(evidence, options)
         assert [step.name for step in plan.steps] == ["wait-in-pool"]
-        assert (plan.pool_type, plan.properties.hostname, plan.properties.username) == ("Running", None, None)
+        assert (plan.pool_type, plan.properties.hostname, plan.properties.username) == (kind, None, None)
     with pytest.raises(ProvisioningError) as caught:
         plan_provisioning(Evidence(ovf=pooled._replace(preprovisioned_vm_type="Unheard")), options)
     assert caught.value.data == {"type": "Unheard"}

@@ -24,7 +24,7 @@ OVF_ENV = "ovf-env"
 
 
 def run(argv: list[str]) -> int:
-    """Wait for the owner, and become the run that provisions the VM for him; what is returned is a failure's status.
+    """Wait for the owner, and become the run that provisions the VM; what is returned is a failure's status.
 
     Raises:
         ProvisioningError: USAGE, CONFIG_INVALID, NOT_PERMITTED; what has kept the pool from being told of Ready.
@@ -87,8 +87,8 @@ def build_parser() -> Parser:
     """Return the command's parser."""
     parser = Parser(
         prog="minprov wait-in-pool",
-        description="Report Ready to the platform's pool, wait for the VM's owner, and provision the VM for him. A run "
-        "that finds itself in a pool becomes this where preprovisioning is `wait`; it is not for people to start.",
+        description="Report Ready to the platform's pool, wait for the VM's owner, and provision the VM. A run on a VM "
+        "of a pool becomes this where preprovisioning is `wait`; it is not for people to start.",
     )
     parser.add_argument("--type", metavar="TYPE", help="the pool's (default: the VM is in it already)")
     parser.add_argument("arguments", nargs="*", metavar="FLAG", help="the flags of the run, behind -- (default: none)")

@@ -49,9 +49,12 @@ async def enter(options: Options, system: System, identity: Identity, kind: str)
     timeline = Timeline()
     bounds = Bounds(options.timeout, timeline)
     result = Result(vm_id=identity.vm_id, outcome=Outcome.IN_POOL, spans=timeline.spans)
+    result.note(f"the pool's type is {kind}", level=logging.INFO)
     reporting = Reporting(options, system, result, timeline, bounds, NoLastResort(), kind)
     try:
         await bounds.run(_enter(options, system, identity, kind, reporting, bounds))
+        if result.reported is None:
+            result.note("the NIC went away while Ready was being reported, which is not done again by another one")
     except* ProvisioningError as failures:
         result.error = first_of(failures)
     except* TimeoutError:
@@ -82,7 +85,7 @@ async def _enter(
                 loss = group.create_task(links.wait_for_loss())
                 await asyncio.wait({report, loss}, return_when=asyncio.FIRST_COMPLETED)
                 # The platform takes the NIC once it has the report, whose answer may be lost with it. To report again
-                # would be to say by another NIC, the owner's, that his VM is ready.
+                # by another NIC, the owner's, would be to say that the owner's VM is ready.
                 report.cancel()
                 loss.cancel()
     if kind != OS_DISK:  # whose disk becomes another VM's, which is an ordinary one

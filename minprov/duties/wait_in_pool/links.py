@@ -53,13 +53,18 @@ class LinkWatch:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether a link that was running has lost its carrier, or is gone."""
+        return self._lost.is_set()
+
     async def wait_for_change(self) -> None:
         """Return when something has changed since the last such wait ended."""
         await self._changed.wait()
         self._changed.clear()
 
     async def wait_for_loss(self) -> None:
-        """Return when a link that was running has lost its carrier, or is gone."""
+        """Return when `has_lost`."""
         await self._lost.wait()
 
     def _notice(self) -> None:

@@ -126,6 +126,6 @@ complete -c minprov -n '_shtab_minprov_using vhd' -l nvme -d 'say in the command
 complete -c minprov -n '_shtab_minprov_using vhd' -l trusted-launch -d 'say in the commands that Secure Boot works, as `check --trusted-launch` tells'
 complete -c minprov -n '_shtab_minprov_using vhd' -l dry-run -d 'tell what would be made; write nothing (default: no)'
 complete -c minprov -n '_shtab_minprov_using vhd' -l json -d 'print one JSON document (default: text)'
-complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a wait-in-pool -d 'Report Ready to the platform'"'"'s pool, wait for the VM'"'"'s owner, and provision the VM for him. A run that finds itself in a pool becomes this where preprovisioning is `wait`; it is not for people to start.'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a wait-in-pool -d 'Report Ready to the platform'"'"'s pool, wait for the VM'"'"'s owner, and provision the VM. A run on a VM of a pool becomes this where preprovisioning is `wait`; it is not for people to start.'
 complete -c minprov -n '_shtab_minprov_using wait-in-pool' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using wait-in-pool' -l type -x -d 'the pool'"'"'s (default: the VM is in it already)'
