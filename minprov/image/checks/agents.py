@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from minprov.config import CONFIG_FILE, Options, load_duty
+from minprov.config import CONFIG_FILE, OnPool, Options, load_duty
 from minprov.errors import ProvisioningError
 from minprov.image.family import parse_assignments
 from minprov.image.findings import Check, Found, Severity
 from minprov.machine.provisioners import enabled_provisioners
 from minprov.machine.system import System
 from minprov.machine.tools import PATH
+from minprov.properties.pool import DROP_IN, DROP_INS, UNIT_DIRECTORIES, has_no_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +73,21 @@ def judge_configuration(subject: Subject) -> Iterator[Found]:
     for tool, needed_by in _tools_of(duties):
         if not _has_tool(subject, tool):
             yield Found(f"{needed_by} needs {tool}, which is not installed", CONFIG_FILE, severity=Severity.RISK)
+    if subject.options.preprovisioning is OnPool.WAIT:
+        yield from _pool(subject)
+
+
+def _pool(subject: Subject) -> Iterator[Found]:
+    """Look for what a pooled VM needs to wait for its owner."""
+    tree, services = subject.tree, subject.services
+    drop_ins = (name for directory in UNIT_DIRECTORIES for name in tree.glob(f"{directory}/{DROP_INS}/*.conf"))
+    if services.unit("minprov.service") and not any(has_no_limit(tree.text(name) or "") for name in drop_ins):
+        fix = f"Copy /usr/share/minprov/wait-in-pool.conf to {DROP_IN}."
+        yield Found("systemd ends minprov.service, which is to wait in a pool", CONFIG_FILE, fix=fix)
+    if not services.starts("systemd-networkd", "NetworkManager"):
+        what = "a pooled VM gets another network, and nothing asks for an address then"
+        fix = "Enable systemd-networkd or NetworkManager."
+        yield Found(what, CONFIG_FILE, severity=Severity.RISK, fix=fix)
 
 
 def judge_demands(subject: Subject) -> Iterator[Found]:
