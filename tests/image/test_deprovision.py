@@ -20,7 +20,7 @@ from minprov.image.deprovision.planning import IDS, Plan, Request, plan_deprovis
 from minprov.image.deprovision.rules import Act, Phase
 from minprov.image.subject import Subject
 from minprov.image.tree import Tree
-from minprov.machine.manifest import ACCOUNT, PASSWORD, Effect, Manifest, build_manifest, digest
+from minprov.machine.manifest import ACCOUNT, KEYS, PASSWORD, Effect, Manifest, build_manifest, digest
 from minprov.machine.system import System
 from tests.image.recorded import make_tree, write_entry
 
@@ -236,3 +236,41 @@ def test_certificates_go_and_what_is_beside_them_stays(tmp_path: Path, capsys: p
     assert own.exists()
     assert [path.exists() for path in pair] == [False, True]
     assert escape.exists()
+
+
+@pytest.mark.parametrize("keys_of", ["nobody", "the image's builder"])
+def test_of_an_adopted_account_no_file_of_keys_is_left(
+    keys_of: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree("debian", tmp_path)
+    write(
+        tmp_path,
+        "/home/ops/.ssh/authorized_keys",
+        "ssh-ed25519 AAAA vm\n" + "ssh-ed25519 AAAA builder\n" * (keys_of != "nobody"),
+    )
+    keys = Effect(KEYS, "/home/ops/.ssh/authorized_keys", uid=0, names=(digest(b"ssh-ed25519 AAAA vm"),))
+    write(tmp_path, "/var/lib/minprov/manifest.json", build_manifest(Manifest(None, (keys,))).decode())
+    status, _ = deprovision(tmp_path, capsys)
+    assert status == 0
+    assert not (tmp_path / "home/ops/.ssh/authorized_keys").exists()
+
+
+def test_a_second_run_finishes_what_a_killed_userdel_has_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree("debian", tmp_path)
+    # As userdel leaves it when it is killed after its first file: only passwd(5) does not know of the account.
+    for path, line in (
+        ("shadow", "azureuser:*:20000:0:99999:7:::"),
+        ("group", "azureuser:x:1000:"),
+        ("subuid", "azureuser:100000:65536"),
+    ):
+        file = tmp_path / "etc" / path
+        text = file.read_text() if file.exists() else ""
+        write(tmp_path, f"/etc/{path}", f"{text}{line}\n")
+    made = Effect(ACCOUNT, "azureuser", uid=1000)
+    write(tmp_path, "/var/lib/minprov/manifest.json", build_manifest(Manifest(None, (made,))).decode())
+    status, document = deprovision(tmp_path, capsys, "--user")
+    assert status == 0, document
+    for path in ("passwd", "shadow", "group", "subuid"):
+        assert "azureuser" not in (tmp_path / "etc" / path).read_text()

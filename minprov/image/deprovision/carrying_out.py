@@ -9,15 +9,15 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from minprov.actions import LockRootPassword
+from minprov.actions import EnsureUser, LockRootPassword
 from minprov.errors import ProvisioningError, Reason
-from minprov.formats.accounts import find_account
+from minprov.formats.accounts import existing_groups, find_account
 from minprov.image.deprovision.rules import Act, Phase
 from minprov.machine.account_locks import clear_up_after_tools, tools_effect
 from minprov.machine.files import file_error, sync
 from minprov.machine.manifest import KEYS, Effect, Manifest
 from minprov.machine.tools import run_tool
-from minprov.properties import root_password, withdrawal
+from minprov.properties import root_password, user, withdrawal
 from minprov.properties.authorized_keys import line_digests
 from minprov.properties.name_service import PASSWD
 
@@ -72,8 +72,8 @@ async def _carry_out(system: System, item: Item, note: Callable[[str], None]) ->
         await system.replace_own(item.target, item.contents or b"", mode=FILE_MODE)
     elif item.act is Act.LOCK:
         await root_password.converge(system, LockRootPassword(administrator=""))
-    elif item.act is Act.REMOVE_ACCOUNT:
-        await _remove_account(system, item.target)
+    elif item.act is Act.REMOVE_ACCOUNT and item.effect:
+        await _remove_account(system, item.effect)
     elif item.act is Act.LEAVE_GROUPS and item.effect:
         await _leave_groups(system, item.effect)
     elif item.effect:
@@ -149,16 +149,33 @@ async def _leave_groups(system: System, effect: Effect) -> None:
         raise ProvisioningError(Reason.READ_BACK, detail=f"{effect.target} is in {', '.join(effect.names)}")
 
 
-async def _remove_account(system: System, name: str) -> None:
-    """Delete an account that minprov made, its home directory, and what is kept elsewhere by its name."""
+async def _remove_account(system: System, effect: Effect) -> None:
+    """Delete an account that minprov made, its home directory, and what is kept elsewhere by its name.
+
+    The account goes last: its entry says where its home is, if this is cut off. Of one that a tool which was killed has
+    left in some of the files, the tools want it whole before they delete it.
+    """
+    name = effect.target
+    if find_account(system.read_text(PASSWD), name) is None:
+        await user.converge(system, EnsureUser(name, groups=(), shell=user.FALLBACK_SHELL, allow_system_account=False))
     account = find_account(system.read_text(PASSWD), name)
     if account is None:
-        return
+        raise ProvisioningError(Reason.READ_BACK, detail=f"{name} is in some files only")
+    home = account.home.rstrip("/")
+    parent, base = os.path.split(home)
+    with suppress(FileNotFoundError), system.directory(parent) as directory:
+        if os.stat(base, dir_fd=directory, follow_symlinks=False).st_uid == account.uid:
+            _delete(system, home)
+    for directory_of_names in NAMED_BY_ACCOUNTS:
+        _delete(system, f"{directory_of_names}/{name}")
     await system.note(*tools_effect(system))
     try:
         if userdel := system.account_tool("userdel"):
             # By force: it is logged in where the builder works as it.
             await run_tool([*userdel, "--force", "--", name])
+            # Without USERGROUPS_ENAB in login.defs(5) it leaves the account's group.
+            if effect.gid is None and name in existing_groups(system.read_text(user.GROUP)):
+                await run_tool([*(system.account_tool("groupdel") or ["groupdel"]), "--", name])
         elif deluser := system.own_tool("deluser", "busybox deluser"):
             await run_tool([*deluser, name])
         else:
@@ -167,9 +184,3 @@ async def _remove_account(system: System, name: str) -> None:
         clear_up_after_tools(system)
     if find_account(system.read_text(PASSWD), name):
         raise ProvisioningError(Reason.READ_BACK, detail=f"{name} is there")
-    parent, base = os.path.split(account.home.rstrip("/"))
-    with suppress(FileNotFoundError), system.directory(parent) as directory:
-        if os.stat(base, dir_fd=directory, follow_symlinks=False).st_uid == account.uid:
-            _delete(system, account.home.rstrip("/"))
-    for directory_of_names in NAMED_BY_ACCOUNTS:
-        _delete(system, f"{directory_of_names}/{name}")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
-from minprov.formats.accounts import find_account, find_fields, find_password_field
+from minprov.formats.accounts import find_account, find_fields, find_password_field, groups_of
 from minprov.image.checks import leftovers
 from minprov.image.deprovision.rules import RULES, Act, Phase
 from minprov.image.subject import Subject
@@ -29,15 +29,17 @@ from minprov.machine.manifest import (
 )
 from minprov.properties.name_service import PASSWD
 from minprov.properties.password import SHADOW
+from minprov.properties.user import GROUP
 from minprov.properties.withdrawal import NO_HOSTNAME, confirm, find_unrecorded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from minprov.config import Options
     from minprov.image.tree import Tree
     from minprov.machine.system import System
 
+SUBORDINATE_IDS = ("/etc/subuid", "/etc/subgid")
 HOSTNAME, HOSTS, RESOLVER = "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"
 CERTIFICATES = "certificates.json"
 OF_AN_ACCOUNT = {PASSWORD: "password", UNLOCKED: "lock", AGEING: "age"}
@@ -98,14 +100,18 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
         raise ProvisioningError(Reason.NOT_PROVISIONED, path=options.state_dir, hint="--without-manifest")
     effects = manifest.effects if manifest else find_unrecorded(system, (options.sudo_file, options.sshd_drop_in))
     removes = request.user and "user" not in request.keep
-    users = [e.target for e in effects if removes and e.kind == ACCOUNT and _is_same(system, e)]
+    made = {e.target: e for e in effects if removes and e.kind == ACCOUNT and _is_same(system, e)}
+    users = list(made)
     items = [
         *_by_rules(tree, options),
         *_certificates(tree, options, request.certificates),
         *_by_manifest(system, options, effects, users),
         *_names(tree),
-        *_accounts(system, users),
+        *_accounts(system, made),
     ]
+    deleted = {item.target for item in items if item.act is Act.DELETE}
+    # Of a file of keys that goes, no lines are withdrawn; what else minprov made goes as it was made.
+    items = [item for item in items if not (item.effect and item.effect.kind == KEYS and item.target in deleted)]
     covered = {item.target for item in items if item.act is Act.WITHDRAW}
     items = [
         item
@@ -232,17 +238,23 @@ def _names(tree: Tree) -> Iterator[Item]:
         yield Item("resolver", Phase.IDENTITY, Act.EMPTY, RESOLVER, "has name servers of this network")
 
 
-def _accounts(system: System, users: Collection[str]) -> Iterator[Item]:
+def _accounts(system: System, made: Mapping[str, Effect]) -> Iterator[Item]:
     field = find_password_field(system.read_text(SHADOW), "root")
     if field is not None and not field.startswith(("*", "!")):
         yield Item("root-password", Phase.ACCESS, Act.LOCK, "root", "its password would be the same in each VM")
-    for name in users:
-        yield Item("user", Phase.ACCESS, Act.REMOVE_ACCOUNT, name, "minprov made it; its home directory goes with it")
+    why = "minprov made it; its home directory goes with it"
+    for name, effect in made.items():
+        yield Item("user", Phase.ACCESS, Act.REMOVE_ACCOUNT, name, why, effect=effect)
 
 
 def _is_same(system: System, effect: Effect) -> bool:
+    """Tell whether an account is the one that was made, or what a tool that was killed has left of it."""
     account = find_account(system.read_text(PASSWD), effect.target)
-    return account is not None and effect.uid in (None, account.uid)
+    if account is None:
+        own = SUBORDINATE_IDS if effect.gid is not None else (*SUBORDINATE_IDS, GROUP)
+        joined = groups_of(system.read_text(GROUP), effect.target)
+        return bool(joined) or any(find_fields(system.read_text(path), effect.target) for path in (SHADOW, *own))
+    return effect.uid in (None, account.uid)
 
 
 def _has_processes(system: System, name: str) -> bool:
