@@ -73,11 +73,13 @@ crash: $(VENV)/.ready  ## kill and cut off runs at 30 moments of each kind, as r
 	tests/ensure-packages tests/apt-packages.txt && tests/make-busybox
 	$(BIN)/python -m tests.crash --points 30
 	$(BIN)/python -m tests.crash.resource_disk --points 10
+	$(BIN)/python -m tests.crash.deprovision --points 30
 
 crash-all: $(VENV)/.ready  ## the same at every moment
 	tests/ensure-packages tests/apt-packages.txt && tests/make-busybox
 	$(BIN)/python -m tests.crash
 	$(BIN)/python -m tests.crash.resource_disk
+	$(BIN)/python -m tests.crash.deprovision
 
 docs: $(VENV)/.ready  ## write the documents that are made from the code
 	$(BIN)/python -m scripts.generate_docs

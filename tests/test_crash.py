@@ -27,6 +27,13 @@ def test_what_a_power_cut_leaves_of_the_temporary_disk_is_made_good_by_the_next_
     _try("tests.crash.resource_disk", "--points", "3", "ext4", "ext4-used")
 
 
+@pytest.mark.root
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not SUPPORTED, reason="the tracer knows the system calls of x86-64 alone")
+def test_what_is_left_of_a_deprovisioning_that_is_cut_off_lets_somebody_in_and_is_finished_by_the_next() -> None:
+    _try("tests.crash.deprovision", "--points", "3", "killed", "power-cut-btrfs")
+
+
 def _try(program: str, *options: str) -> None:
     command = [sys.executable, "-m", program, *options]
     run = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parent.parent)

@@ -153,7 +153,7 @@ class Campaign:
 
     def points(self, kind: Kind) -> list[Kill]:
         """Return all points of a kind."""
-        return kind.choose(_kills(self._undisturbed[kind.scenario].effects))
+        return kind.choose(kills_of(self._undisturbed[kind.scenario].effects))
 
     def unsynced(self, kind: Kind) -> list[str]:
         """Return what a power cut could take back of what is on record as applied."""
@@ -230,7 +230,7 @@ def main() -> int:
     return 1 if mismatches else 0
 
 
-def _kills(effects: Sequence[Effect]) -> list[Kill]:
+def kills_of(effects: Sequence[Effect]) -> list[Kill]:
     """Return a kill before each effect, and after those that the same program's next does not follow at once.
 
     After an effect is before the next one of the same program, unless another program does something in between.

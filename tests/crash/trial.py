@@ -157,7 +157,7 @@ def prepare(image: Image, scenario: Scenario) -> str:
     machine.show_firmware("gen2", VM_ID)
     with sample_media() as media:
         shutil.copyfile(media, machine.root + MEDIA)
-    environment = {**ENVIRONMENT, "MINPROV": " ".join(_command(machine))}
+    environment = {**ENVIRONMENT, "MINPROV": " ".join(command_of(machine))}
     command = ["chroot", machine.root, "/bin/sh", "-euc", scenario.prepare]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     [upper] = [layer.upper for layer in machine.layers if layer.place == "/"]
@@ -181,22 +181,22 @@ def observe(image: Image) -> Undisturbed:
             if entry:
                 seen.whole.setdefault(effect.target, []).append(_settle(effect.target, entry))
 
-    _power_on(machine)
+    power_on(machine)
     with Platform() as platform:
-        _, output = _run_traced(machine, at_stop)
+        _, output = run_traced(machine, command_of(machine), at_stop)
         assert platform.reported == ["Ready"], output
-    seen.state = _state(machine)
+    seen.state = state_of(machine)
     seen.accounts = _check_accounts(machine)
     assert READY in seen.state, output
     before = takewhile(lambda effect: not effect.target.startswith(os.path.dirname(APPLIED)), seen.effects)
-    seen.unsynced = sorted(path for path in find_unsynced(before) if not _matches(path, (*TEMPORARY, *OF_THE_MOMENT)))
+    seen.unsynced = sorted(path for path in find_unsynced(before) if not matches(path, (*TEMPORARY, *OF_THE_MOMENT)))
     return seen
 
 
 def try_kill(image: Image, undisturbed: Undisturbed, kill: Kill) -> Verdict:
     """Kill a run at a point, look at what is left, run again, and look at the end."""
     machine = Machine(image, tree=False)
-    _power_on(machine)
+    power_on(machine)
     with Platform() as platform:
         return _run_again(machine, undisturbed, platform, _run_to(machine, kill))
 
@@ -209,7 +209,7 @@ def try_power_cut(image: Image, undisturbed: Undisturbed, kill: Kill, *, file_sy
 
         def until_the_cut() -> Killed:
             machine = MachineOnDisk(image, file_system, disk)
-            _power_on(machine)
+            power_on(machine)
             with Platform() as platform:
                 killed = _run_to(machine, kill)
                 copy_disk(disk, found_later)
@@ -217,7 +217,7 @@ def try_power_cut(image: Image, undisturbed: Undisturbed, kill: Kill, *, file_sy
 
         def after_it() -> Verdict:
             machine = MachineOnDisk(image, file_system, found_later)
-            _power_on(machine)
+            power_on(machine)
             with Platform() as platform:
                 return _run_again(machine, undisturbed, platform, killed)
 
@@ -239,9 +239,22 @@ class Killed(NamedTuple):
 
 def _run_to(machine: Machine, kill: Kill) -> Killed:
     """Run the program to a point."""
+    struck, status, output = run_to(machine, command_of(machine), kill)
+    faults = []
+    if struck and kill.signal == signal.SIGTERM:
+        seconds = time.monotonic() - struck
+        if seconds > TERMINATION_LIMIT:
+            faults.append(f"ended {seconds:.1f} s after the signal")
+        faults += _check_termination(machine, os.waitstatus_to_exitcode(status), output)
+    spoken_for = kill.alone and kill.signal == signal.SIGKILL
+    return Killed(struck is not None, faults, reported=[], spoken_for=spoken_for)
+
+
+def run_to(machine: Machine, command: list[str], kill: Kill) -> tuple[float | None, int, str]:
+    """Run a command to a point, and return when it was met, if it was, with the wait status and what was printed."""
     effects = Effects(machine.root)
     occurrences = 0
-    struck = 0.0
+    struck: float | None = None
 
     def at_stop(stop: Stop) -> Blow | None:
         nonlocal occurrences, struck
@@ -252,15 +265,8 @@ def _run_to(machine: Machine, kill: Kill) -> Killed:
                 return Blow(stop.first if kill.alone else -1, kill.signal)
         return None
 
-    status, output = _run_traced(machine, at_stop)
-    faults = []
-    if kill.signal == signal.SIGTERM:
-        seconds = time.monotonic() - struck
-        if seconds > TERMINATION_LIMIT:
-            faults.append(f"ended {seconds:.1f} s after the signal")
-        faults += _check_termination(machine, os.waitstatus_to_exitcode(status), output)
-    spoken_for = kill.alone and kill.signal == signal.SIGKILL
-    return Killed(occurrences == kill.occurrence, faults, reported=[], spoken_for=spoken_for)
+    status, output = run_traced(machine, command, at_stop)
+    return struck, status, output
 
 
 def _check_termination(machine: Machine, status: int, output: str) -> list[str]:
@@ -276,7 +282,7 @@ def _check_termination(machine: Machine, status: int, output: str) -> list[str]:
 
 def _run_again(machine: Machine, undisturbed: Undisturbed, platform: Platform, killed: Killed) -> Verdict:
     """Look at what a killed run left, run again, and look at the end."""
-    left = _state(machine)
+    left = state_of(machine)
     faults = [*killed.faults, *_half_written(left, undisturbed)]
     try:
         _report(machine)
@@ -292,29 +298,31 @@ def _run_again(machine: Machine, undisturbed: Undisturbed, platform: Platform, k
     if ready not in ((1,) if READY in left else (1, 2)):
         faults.append(f"reported Ready {ready} times")
     if ready == 2 or READY in left:
-        not_yet = _differences(left, undisturbed.state, (*TEMPORARY, *AFTER_READY))
+        not_yet = differences(left, undisturbed.state, (*TEMPORARY, *AFTER_READY))
         faults += [f"Ready before {path} was applied" for path in not_yet]
-    ended = _state(machine)
+    ended = state_of(machine)
     faults += [
         f"in the end {path} is {ended.get(path)}, not {undisturbed.state.get(path)}"
-        for path in _differences(ended, undisturbed.state)
+        for path in differences(ended, undisturbed.state)
     ]
     if (accounts := _check_accounts(machine)) != undisturbed.accounts:
         faults.append(f"the account database: {accounts}")
     return Verdict(killed.met, faults, ready)
 
 
-def _power_on(machine: Machine) -> None:
+def power_on(machine: Machine) -> None:
+    """Give a machine its firmware and a link."""
     machine.show_firmware("gen2", VM_ID)
     machine.raise_interface()
 
 
-def _command(machine: Machine) -> list[str]:
+def command_of(machine: Machine) -> list[str]:
+    """Return the command of a first boot."""
     return [*machine.program, "--media", MEDIA, "--timeout", "30"]
 
 
-def _run_traced(machine: Machine, at_stop: Callable[[Stop], Blow | None]) -> tuple[int, str]:
-    """Run the program under the tracer and return its wait status and what it printed."""
+def run_traced(machine: Machine, command: list[str], at_stop: Callable[[Stop], Blow | None]) -> tuple[int, str]:
+    """Run a command in the machine under the tracer and return its wait status and what it printed."""
     with open(os.memfd_create("output"), "w+", encoding="utf-8", errors="replace") as output:
 
         def start() -> None:
@@ -322,7 +330,7 @@ def _run_traced(machine: Machine, at_stop: Callable[[Stop], Blow | None]) -> tup
             os.dup2(output.fileno(), 2)
             os.chroot(machine.root)
             os.chdir("/")
-            os.execve(machine.program[0], _command(machine), ENVIRONMENT)
+            os.execve(command[0], command, ENVIRONMENT)
 
         status = trace(start, {number: call.flags for number, call in CALLS.items()}, at_stop)
         output.seek(0)
@@ -331,12 +339,12 @@ def _run_traced(machine: Machine, at_stop: Callable[[Stop], Blow | None]) -> tup
 
 def _run(machine: Machine) -> str:
     """Run the program as it is; return what it printed if it failed."""
-    command = ["chroot", machine.root, *_command(machine)]
+    command = ["chroot", machine.root, *command_of(machine)]
     ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     return f"the next run: exit {ended.returncode}: {ended.stderr}" if ended.returncode else ""
 
 
-def _state(machine: Machine) -> State:
+def state_of(machine: Machine) -> State:
     """Return everything in which the machine's tree differs from the image, settled."""
     changes = find_changes(machine.layers, {}, take_snapshot(machine.layers), ignored=())
     return {path: _settle(path, entry) for path, (_, entry) in changes.items()}
@@ -346,9 +354,9 @@ def _settle(path: str, entry: Entry) -> list[str]:
     return describe(path, None, entry, SAMPLE_VM.password)
 
 
-def _differences(found: State, expected: State, ignored: tuple[str, ...] = ()) -> list[str]:
+def differences(found: State, expected: State, ignored: tuple[str, ...] = ()) -> list[str]:
     paths = sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path))
-    return [path for path in paths if not _matches(path, (*OF_THE_MOMENT, *ignored))]
+    return [path for path in paths if not matches(path, (*OF_THE_MOMENT, *ignored))]
 
 
 def _half_written(killed: State, undisturbed: Undisturbed) -> list[str]:
@@ -359,7 +367,7 @@ def _half_written(killed: State, undisturbed: Undisturbed) -> list[str]:
     withdrawn = {effect.target for effect in undisturbed.effects if effect.call in REMOVES}
     faults = []
     for path, found in killed.items():
-        if found[0].startswith("directory") or _matches(path, (*OF_THE_MOMENT, *TEMPORARY)):
+        if found[0].startswith("directory") or matches(path, (*OF_THE_MOMENT, *TEMPORARY)):
             continue
         if found == ["removed"] and path in withdrawn:
             continue
@@ -388,5 +396,5 @@ def _check_accounts(machine: Machine) -> str:
     return said
 
 
-def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+def matches(path: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
