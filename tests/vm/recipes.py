@@ -107,9 +107,6 @@ READ_ONLY_ETC = replace(
 # With what docs/booting.md says for media that is on a disk and not in a drive.
 MEDIA_ON_DISK = replace(NETWORKD, name="media-on-disk", trees=(*NETWORKD.trees, "media-on-disk"))
 
-# What an image is made of: it is booted, deprovisioned, and booted as another VM.
-DEPROVISIONED = replace(NETWORKD, name="deprovisioned", tools=True)
-
 # Debian's waagent as its package leaves it, for extensions.
 BESIDE_WAAGENT = replace(
     NETWORKD,
@@ -263,4 +260,18 @@ INITRAMFS = Recipe(
     ),
     append="root=/dev/vda ro",
     minprov=False,
+)
+
+# What an image is made of: each is booted, deprovisioned, and booted as another VM.
+DEPROVISIONED = replace(NETWORKD, name="deprovisioned-networkd", tools=True)
+DEPROVISIONED_OTHERS = tuple(
+    replace(recipe, name=f"deprovisioned-{recipe.name}", tools=True)
+    for recipe in (IMMUTABLE, SELINUX, SYSVINIT, OPENRC, BUSYBOX)
+)
+
+# The image has the first VM's administrator already: minprov adopts the account.
+ADOPTING = replace(
+    DEPROVISIONED,
+    name="deprovisioned-adopting",
+    commands=(*NETWORKD.commands, "useradd --create-home --shell /bin/bash azureuser"),
 )

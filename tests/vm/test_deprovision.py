@@ -6,14 +6,17 @@ A file that differs and is not in `MAY_DIFFER` is red: something of the first VM
 from __future__ import annotations
 
 import fnmatch
+import functools
+import hashlib
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.vm.findings import LAST_WORD
 from tests.vm.image import ensure_image
 from tests.vm.lab import HOSTNAME, USERNAME, boot, new_disk
-from tests.vm.recipes import DEPROVISIONED
+from tests.vm.recipes import ADOPTING, DEPROVISIONED, DEPROVISIONED_OTHERS
 from tests.vm.story import Story, on_demand
 from tests.vm.test_guests import OTHER_VM
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from minprov.emulator.guest.login import Answer
     from tests.vm.lab import Guest
+    from tests.vm.recipes import Recipe
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
@@ -43,21 +47,28 @@ MAY_DIFFER = {
     "/var/cache/ldconfig/*": "made at the first boot",
     "/etc/ld.so.cache": "made at the first boot",
 }
-IDENTITY = "cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub; sha256sum /var/lib/systemd/random-seed"
+OF_AN_ADOPTED_ACCOUNT = ("/etc/shadow",)  # its password becomes "*", whatever it was
+IDENTITY = """
+cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub 2>/dev/null
+sha256sum /var/lib/systemd/random-seed /var/lib/urandom/random-seed 2>/dev/null
+""".strip().replace("\n", "; ")
+# With the layer over /etc, where the guest has one, and not as files of their own.
 LIST = """
 mount -o ro,noload,loop "$1" /mnt && cd /mnt
-find . -xdev -type f -print0 | sort -z | xargs -0 sha256sum
+! [ -d var/overlay/etc ] || mount -t overlay -o lowerdir=var/overlay/etc:etc overlay etc
+find . ./etc -xdev -path ./var/overlay -prune -o -type f -print0 | sort -zu | xargs -0 sha256sum
 """
 
 
 class Seen(NamedTuple):
     """What the two VMs told, and which files of the disk between them are not the image's."""
 
+    adopted: bool
     deprovisioned: Answer
     first: list[str]
     second: list[str]
     differing: list[str]
-    machine_id: bytes
+    machine_id: str | None
     login: Answer
     first_user: Answer
 
@@ -77,32 +88,43 @@ async def identity(guest: Guest) -> list[str]:
     return (await guest.ask(IDENTITY)).output.split("\n")
 
 
-async def round_trip() -> Seen:
+async def round_trip(recipe: Recipe) -> Seen:
     """Boot, deprovision, look at the disk, boot as another VM."""
-    with new_disk(DEPROVISIONED) as disk:
-        async with boot(DEPROVISIONED, name="deprovisioned-1-first", disk=disk) as guest:
+    with new_disk(recipe) as disk:
+        async with boot(recipe, name=f"{recipe.name}-1-first", disk=disk) as guest:
+            await _provisioned(guest, recipe)
             await guest.ssh_with_key("true")
-            await guest.machine.shell_ready(within=200)
-            await guest.ask("systemctl is-system-running --wait", within=300)
             first = await identity(guest)
             deprovisioned = await guest.ask("minprov deprovision --user --yes 2>&1", within=120)
             await guest.machine.power_off()
-        before, after = files_of(ensure_image(DEPROVISIONED).disk), files_of(disk.path)
-        machine_id = disk.read("/etc/machine-id")
-        async with boot(DEPROVISIONED, name="deprovisioned-2-captured", disk=disk, vm=OTHER_VM) as guest:
+        before, after = files_of(ensure_image(recipe).disk), files_of(disk.path)
+        async with boot(recipe, name=f"{recipe.name}-2-captured", disk=disk, vm=OTHER_VM) as guest:
+            await _provisioned(guest, recipe)
             login = await guest.ssh_with_key("id -un; hostname", user=OTHER_VM["username"])
-            await guest.machine.shell_ready(within=200)
             second = await identity(guest)
             first_user = await guest.ask(f"getent passwd {USERNAME}; ls /home; grep -r {HOSTNAME} /etc || true")
             await guest.machine.power_off()
     differing = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-    return Seen(deprovisioned, first, second, differing, machine_id, login, first_user)
+    return Seen(
+        recipe is ADOPTING, deprovisioned, first, second, differing, after.get("/etc/machine-id"), login, first_user
+    )
 
 
-ROUND_TRIP = Story("round-trip", round_trip)
+async def _provisioned(guest: Guest, recipe: Recipe) -> None:
+    await guest.platform.reported("Ready", within=500)
+    await guest.machine.console.expect(LAST_WORD, within=60)
+    await guest.machine.shell_ready(within=200)
+    if recipe.systemd:
+        await guest.ask("systemctl is-system-running --wait", within=300)
 
 
-@pytest.fixture(scope="module", params=[on_demand(ROUND_TRIP)], ids=["deprovisioned"])
+STORIES = [
+    on_demand(Story(recipe.name, functools.partial(round_trip, recipe)))
+    for recipe in (DEPROVISIONED, ADOPTING, *DEPROVISIONED_OTHERS)
+]
+
+
+@pytest.fixture(scope="module", params=STORIES, ids=lambda story: story.name)
 def seen(request: pytest.FixtureRequest, told: dict[Story, Future[Seen]]) -> Seen:
     return told[request.param].result()
 
@@ -113,17 +135,23 @@ def test_everything_was_done(seen: Seen) -> None:
 
 
 def test_the_disk_is_as_before_the_first_boot(seen: Seen) -> None:
-    unexpected = [path for path in seen.differing if not any(fnmatch.fnmatch(path, name) for name in MAY_DIFFER)]
+    expected = (*MAY_DIFFER, *(OF_AN_ADOPTED_ACCOUNT if seen.adopted else ()))
+    unexpected = [path for path in seen.differing if not any(fnmatch.fnmatch(path, name) for name in expected)]
     assert unexpected == []
 
 
 def test_the_machine_id_is_an_empty_file(seen: Seen) -> None:
-    assert seen.machine_id == b""
+    assert seen.machine_id == hashlib.sha256().hexdigest()
 
 
 def test_another_user_logs_in_at_the_next_vm(seen: Seen) -> None:
     assert seen.login.lines == [OTHER_VM["username"], OTHER_VM["hostname"]]
-    assert seen.first_user.lines == [OTHER_VM["username"]]
+    if seen.adopted:  # the account is the image's
+        account, *homes = seen.first_user.lines
+        assert account.split(":")[0] == USERNAME
+        assert homes == [USERNAME, OTHER_VM["username"]]
+    else:
+        assert seen.first_user.lines == [OTHER_VM["username"]]
 
 
 def test_nothing_that_identifies_is_the_same(seen: Seen) -> None:
