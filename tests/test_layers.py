@@ -153,7 +153,7 @@ INSIDE = {
         {"findings", "waagent_import"},
     ),
     "image.checks": (
-        {"agents", "disk", "kernel", "leftovers", "login", "messages", "network", "secure_boot"},
+        {"agents", "disk", "duties", "kernel", "leftovers", "login", "messages", "network", "secure_boot"},
         {"outcome"},
         {"text"},
     ),

@@ -18,12 +18,22 @@ from minprov.image.boot import (
 from minprov.image.family import Distribution, read_distribution
 from minprov.image.network import Network, read_networks
 from minprov.image.services import Services
+from minprov.machine.tools import PATH
 
 if TYPE_CHECKING:
     from minprov.image.initramfs import Initramfs
     from minprov.image.kernels import Kernel
     from minprov.image.model import Disk
     from minprov.image.tree import Tree
+
+SITES = tuple(
+    f"/usr/{place}"
+    for place in (
+        *("lib/python3/dist-packages", "lib/python3*/site-packages", "lib64/python3*/site-packages"),
+        *("local/lib/python3*/dist-packages", "local/lib/python3*/site-packages"),
+    )
+)
+"""Where Python finds packages."""
 
 
 class Purpose(NamedTuple):
@@ -119,6 +129,15 @@ class Subject:
     def networks(self) -> list[Network]:
         """Return what configures NICs."""
         return read_networks(self.tree, self.services)
+
+    @cached_property
+    def starts_minprov(self) -> str | None:
+        """Return what has minprov started: a link, or a line of a script; None if nothing does."""
+        return self.services.starts("minprov") or self.services.runs_program("minprov")
+
+    def has_tool(self, tool: str) -> bool:
+        """Tell whether a program is installed, where minprov looks for it."""
+        return any(self.tree.exists(f"{directory}/{tool}") for directory in PATH.split(":"))
 
     @property
     def may_be_generation_2(self) -> bool:

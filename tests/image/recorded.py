@@ -44,11 +44,16 @@ def make_tree(name: str, root: Path) -> None:
     _make(TREES / f"{name}.tree", root)
 
 
+def add_part(name: str, root: Path) -> None:
+    """Add what several trees may have."""
+    _make(TREES / f"{name}.part", root)
+
+
 def _make(file: Path, root: Path) -> None:
     for block in file.read_text().split("\n== ")[1:]:
         head, _, body = block.partition("\n")
         if head.startswith("+ "):
-            _make(TREES / f"{head[2:]}.part", root)
+            add_part(head[2:], root)
         else:
             write_entry(root, head, body.strip("\n") + "\n" if body.strip() else "")
 

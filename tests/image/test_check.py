@@ -20,7 +20,7 @@ from minprov.image.layout import Layout
 from minprov.image.model import Disk, Volume
 from minprov.image.subject import Purpose, Subject
 from minprov.image.tree import Tree
-from tests.image.recorded import TREES, make_tree, write_entry
+from tests.image.recorded import TREES, add_part, make_tree, write_entry
 
 DEFECTS = tomllib.loads((Path(__file__).parent / "defects.toml").read_text())["defect"]
 FAMILIES = sorted(path.stem for path in TREES.glob("*.tree"))
@@ -38,6 +38,18 @@ def test_a_good_image_has_no_finding(family: str, tmp_path: Path, capsys: pytest
     status, document = check(tmp_path, capsys)
     wrong = [finding for finding in document["findings"] if finding["severity"] != "told"]
     assert (status, wrong) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "lacking", ["", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3", "/usr/bin/udevadm", "/usr/bin/tail"]
+)
+def test_all_duties_find_what_they_need(lacking: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree("debian", tmp_path)
+    add_part("duties", tmp_path)
+    if lacking:
+        (tmp_path / lacking.lstrip("/")).unlink()
+    _, document = check(tmp_path, capsys)
+    assert [finding["id"] for finding in document["findings"]] == ["duties"] * bool(lacking)
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect["name"])

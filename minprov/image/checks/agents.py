@@ -1,18 +1,17 @@
-"""Checks of who provisions the VM: one agent, complete, and what it and its duties need in the image."""
+"""Checks of who provisions the VM: one agent, complete, and what it needs in the image."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from minprov.config import CONFIG_FILE, OnPool, Options, load_duty
+from minprov.config import CONFIG_FILE, Options
 from minprov.errors import ProvisioningError
 from minprov.image.family import parse_assignments
 from minprov.image.findings import Check, Found, Severity
+from minprov.image.subject import SITES
 from minprov.machine.provisioners import enabled_provisioners
 from minprov.machine.system import System
-from minprov.machine.tools import PATH
-from minprov.properties.pool import DROP_IN, DROP_INS, UNIT_DIRECTORIES, has_no_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 NO_AGENT = "https://learn.microsoft.com/azure/virtual-machines/linux/no-agent"
 WAAGENT_CONF = "/etc/waagent.conf"
 PACKAGES = ("aiohttp", "aiofiles", "defusedxml")
-SITES = ("/usr/lib/python3/dist-packages", "/usr/lib/python3*/site-packages", "/usr/lib64/python3*/site-packages")
-LOCAL_SITES = ("/usr/local/lib/python3*/dist-packages", "/usr/local/lib/python3*/site-packages")
 DEMANDS = ("Extensions.Enabled", "OS.EnableRDMA", "DetectScvmmEnv")
 CLOCKS = ("chrony", "chronyd", "ntp", "ntpd", "ntpsec", "openntpd", "systemd-timesyncd")
 KVP = ("hv-kvp-daemon", "hv_kvp_daemon", "hypervkvpd")
@@ -33,7 +30,7 @@ ACCOUNT_TOOLS = ("useradd", "adduser", "busybox")
 def judge_agents(subject: Subject) -> Iterator[Found]:
     """Look for none, or more than one, that provisions."""
     others = enabled_provisioners(System(subject.tree.root))
-    own = _own(subject)
+    own = subject.starts_minprov
     if own is None and not others:
         yield Found("nothing in it provisions the VM: neither minprov nor another agent is started")
     elif own and others:
@@ -52,7 +49,7 @@ def judge_agents(subject: Subject) -> Iterator[Found]:
 
 def judge_minprov(subject: Subject) -> Iterator[Found]:
     """Look for the program that minprov's unit starts, and the modules that it imports."""
-    own = _own(subject)
+    own = subject.starts_minprov
     unit = subject.services.unit("minprov.service")
     if own is None or unit is None:
         return
@@ -62,37 +59,15 @@ def judge_minprov(subject: Subject) -> Iterator[Found]:
 
 
 def judge_configuration(subject: Subject) -> Iterator[Found]:
-    """Look for mistakes in minprov.toml, and for the programs that what is switched on in it needs."""
-    if subject.configuration is None:
-        return
+    """Look for mistakes in minprov.toml."""
     if isinstance(subject.options, ProvisioningError):
         words = ", ".join(f"{key} {value}" for key, value in subject.options.data.items() if key != "file")
         yield Found(f"minprov refuses its configuration: {words}", CONFIG_FILE)
-        return
-    duties = load_duty("resource_disk", subject.configuration)
-    for tool, needed_by in _tools_of(duties):
-        if not _has_tool(subject, tool):
-            yield Found(f"{needed_by} needs {tool}, which is not installed", CONFIG_FILE, severity=Severity.RISK)
-    if subject.options.preprovisioning is OnPool.WAIT:
-        yield from _pool(subject)
-
-
-def _pool(subject: Subject) -> Iterator[Found]:
-    """Look for what a pooled VM needs to wait for its owner."""
-    tree, services = subject.tree, subject.services
-    drop_ins = (name for directory in UNIT_DIRECTORIES for name in tree.glob(f"{directory}/{DROP_INS}/*.conf"))
-    if services.unit("minprov.service") and not any(has_no_limit(tree.text(name) or "") for name in drop_ins):
-        fix = f"Copy /usr/share/minprov/wait-in-pool.conf to {DROP_IN}."
-        yield Found("systemd ends minprov.service, which is to wait in a pool", CONFIG_FILE, fix=fix)
-    if not services.starts("systemd-networkd", "NetworkManager"):
-        what = "a pooled VM gets another network, and nothing asks for an address then"
-        fix = "Enable systemd-networkd or NetworkManager."
-        yield Found(what, CONFIG_FILE, severity=Severity.RISK, fix=fix)
 
 
 def judge_demands(subject: Subject) -> Iterator[Found]:
     """Look for what waagent alone does, where it is not started."""
-    if _own(subject) is None or subject.services.starts("walinuxagent", "waagent"):
+    if subject.starts_minprov is None or subject.services.starts("walinuxagent", "waagent"):
         return
     for number, line in subject.tree.lines(WAAGENT_CONF):
         key, _, value = line.partition("=")
@@ -106,7 +81,7 @@ def judge_accounts(subject: Subject) -> Iterator[Found]:
     if not tree.is_file("/etc/passwd"):
         yield Found("there is no /etc/passwd: no account can be made", "/etc/passwd")
         return
-    if not any(_has_tool(subject, tool) for tool in ACCOUNT_TOOLS):
+    if not any(subject.has_tool(tool) for tool in ACCOUNT_TOOLS):
         yield Found("there is neither useradd nor busybox: no account can be made")
     if not tree.is_file("/etc/shadow"):
         yield Found("there is no /etc/shadow: everybody can read passwords", "/etc/shadow", severity=Severity.RISK)
@@ -130,10 +105,6 @@ def judge_kvp(subject: Subject) -> Iterator[Found]:
         yield Found("no KVP daemon is started: the host cannot be told how provisioning went")
 
 
-def _own(subject: Subject) -> str | None:
-    return subject.services.starts("minprov") or subject.services.runs_program("minprov")
-
-
 def _program(subject: Subject, program: str, unit: str, number: int) -> Iterator[Found]:
     tree = subject.tree
     if not tree.is_file(program):
@@ -147,19 +118,8 @@ def _program(subject: Subject, program: str, unit: str, number: int) -> Iterator
     if not tree.is_file(interpreter):
         yield Found(f"{program} is run by {interpreter}, which is not there", program, 1)
     for package in PACKAGES:
-        if not tree.glob(*(f"{site}/{package}" for site in (*SITES, *LOCAL_SITES))):
+        if not tree.glob(*(f"{site}/{package}" for site in SITES)):
             yield Found(f"minprov imports {package}, which is not installed", program)
-
-
-def _tools_of(duties: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401  # options of a duty
-    if duties.resource_disk.value != "off" and duties.format.value != "never":
-        yield f"mkfs.{duties.file_system.value}", "resource-disk"
-    if duties.swap.value != "off":
-        yield "mkswap", "swap"
-
-
-def _has_tool(subject: Subject, tool: str) -> bool:
-    return any(subject.tree.exists(f"{directory}/{tool}") for directory in PATH.split(":"))
 
 
 def _without_dots(text: str) -> str:
@@ -196,11 +156,11 @@ CHECKS = (
     Check(
         "minprov-toml",
         Severity.FAILS,
-        "minprov.toml is accepted, and what it switches on finds its programs",
+        "minprov.toml is accepted",
         "minprov refuses to run with a configuration that it does not understand.",
         "docs/configuration.md",
         judge_configuration,
-        "Correct the key, or install the program; `minprov --dry-run` shows what is in force.",
+        "Correct the key; `minprov --dry-run` shows what is in force.",
     ),
     Check(
         "agent-needs",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
-from minprov.image.checks import agents, disk, kernel, leftovers, login, messages, network, secure_boot
+from minprov.image.checks import agents, disk, duties, kernel, leftovers, login, messages, network, secure_boot
 from minprov.image.findings import Check, Finding, Found, Severity, printable
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     *network.CHECKS,
     *login.CHECKS,
     *agents.CHECKS,
+    *duties.CHECKS,
     *leftovers.CHECKS,
 )
 _ORDER = list(Severity)
