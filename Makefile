@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-aiohttp test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-instructions bench-vm bench-forms deb bundle standalone static requirements \
+.PHONY: help demo test test-aiohttp test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-instructions bench-vm bench-forms deb rpm bundle standalone static requirements \
         test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
@@ -96,6 +96,11 @@ deb:  ## the Debian packages, in dist
 	packaging/build-deb
 	packaging/write-sums
 
+rpm:  ## the RPMs, in dist
+	tests/ensure-packages packaging/apt-packages.txt
+	packaging/build-rpm
+	packaging/write-sums
+
 # The Pythons that the bundle is compiled for and tested with; the first one goes into the standalone form.
 export APPLIANCE_PYTHONS ?= /usr/bin/python3
 
@@ -116,7 +121,7 @@ requirements: $(VENV)/.ready  ## pin anew what the bundle is made of, with hashe
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --custom-compile-command 'make requirements' \
 	    pyproject.toml --output-file packaging/appliance/requirements.txt
 
-test-packages: deb bundle standalone static  ## install and run what was built, and build it again to compare
+test-packages: deb rpm bundle standalone static  ## install and run what was built, and build it again to compare
 	tests/make-busybox
 	$(BIN)/python -m pytest -m packages
 

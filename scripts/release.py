@@ -1,7 +1,7 @@
 """Release a version: write it where it stands, check that all places agree, tag what was built. docs/releasing.md.
 
 The version stands in ``minprov/__init__.py``. CHANGELOG.md and the Debian package have lists of versions of their own
-that must agree with it. Nothing else is written by hand.
+that must agree with it; the RPM's is the Debian package's. Nothing else is written by hand.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ minprov ({version}) bookworm; urgency=medium
 """
 FORMS = (
     "minprov_{version}_all.deb",
+    "minprov-{version}-1.noarch.rpm",
     *(f"minprov-{{version}}-{form}-*.tar.gz" for form in ("bundle", "standalone", "static")),
 )
 
@@ -93,10 +94,10 @@ def check_dist(version: str) -> list[Path]:
     for pattern in FORMS:
         found = sorted(DIST.glob(pattern.format(version=version)))
         if not found:
-            sys.exit(f"dist has no {pattern.format(version=version)}: make deb bundle standalone static")
+            sys.exit(f"dist has no {pattern.format(version=version)}: make deb rpm bundle standalone static")
         built += found
     for path in built:
-        name = path.name.removesuffix(".deb").removesuffix(".tar.gz")
+        name = re.sub(r"\.(deb|rpm|tar\.gz)$", "", path.name)
         if not (DIST / f"{name}.cdx.json").exists():
             sys.exit(f"dist has no bill of materials of {path.name}")
     sums = (DIST / "SHA256SUMS").read_text(encoding="utf-8")

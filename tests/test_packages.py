@@ -31,6 +31,7 @@ PYTHONS = os.environ.get("APPLIANCE_PYTHONS", SYSTEM_PYTHON).split()
 BUSYBOX = "/var/cache/minprov-tests/busybox-accounts"  # tests/make-busybox
 BUILDS = {
     "deb": ["packaging/build-deb"],
+    "rpm": ["packaging/build-rpm"],
     "bundle": [sys.executable, "packaging/appliance/build.py", "bundle", *PYTHONS, "--output"],
     "standalone": [sys.executable, "packaging/appliance/build.py", "standalone", *PYTHONS, "--output"],
     "static": [sys.executable, "packaging/appliance/build.py", "static", "--output"],

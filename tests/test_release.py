@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="need
 WHO = {f"GIT_{who}_{what}": "somebody@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 BUILT = (
     f"minprov_{VERSION}_all.deb",
+    f"minprov-{VERSION}-1.noarch.rpm",
     f"minprov-{VERSION}-bundle-linux-x86_64.tar.gz",
     f"minprov-{VERSION}-standalone-linux-x86_64.tar.gz",
     f"minprov-{VERSION}-static-linux-x86_64.tar.gz",
@@ -64,7 +66,7 @@ class Clone:
         dist.mkdir()
         for name in BUILT:
             (dist / name).write_text(name)
-            (dist / (name.removesuffix(".deb").removesuffix(".tar.gz") + ".cdx.json")).write_text("{}")
+            (dist / (re.sub(r"\.(deb|rpm|tar\.gz)$", "", name) + ".cdx.json")).write_text("{}")
         lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(dist.iterdir())]
         (dist / "SHA256SUMS").write_text("".join(lines))
         return dist

@@ -1,6 +1,6 @@
 """What is in a build and where it is from: CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/.
 
-python sbom.py PACKAGE.deb ...    writes the document of each Debian package beside it
+python sbom.py PACKAGE ...    writes the document of each Debian package or RPM beside it
 """
 
 from __future__ import annotations
@@ -91,24 +91,44 @@ def bill_of_materials(subject: Component, parts: list[Component]) -> dict[str, A
 
 
 def bill_of_debian_package(package: Path) -> dict[str, Any]:
-    """Return the document for a package of ours, which has nothing in it but minprov, and what it needs beside it."""
-    command = ["dpkg-deb", "--field", package, "Package", "Version", "Architecture", "Depends", "Recommends"]
-    shown = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    fields = dict(line.split(": ", 1) for line in shown.splitlines())
+    """Return the document for a Debian package of ours."""
+    fields = _run("dpkg-deb", "--field", package, "Package", "Version", "Architecture", "Depends", "Recommends")
+    name, version, architecture, needed, wanted = (line.partition(": ")[2] for line in fields.splitlines())
+    names = {"optional": wanted.split(", "), "required": needed.split(", ")}
+    beside = [(re.split("[ :]", relation)[0], scope) for scope, relations in names.items() for relation in relations]
+    return _bill_of_package("deb", name, version, architecture, beside, namespace="debian/")
+
+
+def bill_of_rpm(package: Path) -> dict[str, Any]:
+    """Return the document for an RPM of ours. Of "(a or b)" and "(a if b)" each is optional."""
+    name, version, architecture = _run("rpm", "-qp", "--qf", "%{NAME} %{EVR} %{ARCH}", package).split()
+    beside = []
+    for tag, scope in (("RECOMMENDNAME", "optional"), ("REQUIRENAME", "required")):
+        for relation in _run("rpm", "-qp", "--qf", f"[%{{{tag}}}\\n]", package).splitlines():
+            if relation.startswith("("):
+                beside += [(part, "optional") for part in re.split(" or | if ", relation.strip("()"))]
+            elif not relation.startswith(("/", "rpmlib(")):
+                beside.append((relation, scope))
+    return _bill_of_package("rpm", name, version, architecture, beside)
+
+
+def _bill_of_package(
+    kind: str, name: str, version: str, architecture: str, beside: list[tuple[str, str]], namespace: str = ""
+) -> dict[str, Any]:
+    """Return the document for a package that has nothing in it but minprov, and what it needs beside it."""
     subject = Component(
         kind="application",
-        name=fields["Package"],
-        version=fields["Version"],
-        purl=f"pkg:deb/{fields['Package']}@{fields['Version']}?arch={fields['Architecture']}",
+        name=name,
+        version=version,
+        purl=f"pkg:{kind}/{name}@{version}?arch={architecture}",
         license={"expression": "Apache-2.0"},
         license_text=b"",
     )
     bill = bill_of_materials(subject, [])
-    for field, scope in (("Recommends", "optional"), ("Depends", "required")):
-        for name in sorted({relation.partition(" ")[0].partition(":")[0] for relation in fields[field].split(", ")}):
-            purl = f"pkg:deb/debian/{name}"
-            bill["components"].append({"type": "library", "bom-ref": purl, "name": name, "purl": purl, "scope": scope})
-            bill["dependencies"][0]["dependsOn"].append(purl)
+    for other, scope in sorted(set(beside), key=lambda pair: (pair[1], pair[0])):
+        purl = f"pkg:{kind}/{namespace}{other}"
+        bill["components"].append({"type": "library", "bom-ref": purl, "name": other, "purl": purl, "scope": scope})
+        bill["dependencies"][0]["dependsOn"].append(purl)
     return bill
 
 
@@ -124,12 +144,15 @@ def _describe(component: Component) -> dict[str, Any]:
 
 
 def _dpkg_query(*arguments: str) -> str:
-    return subprocess.run(
-        ["/usr/bin/dpkg-query", *arguments], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.strip()
+    return _run("/usr/bin/dpkg-query", *arguments).strip()
+
+
+def _run(*argv: str | Path) -> str:
+    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        document = json.dumps(bill_of_debian_package(Path(name)), indent=2)
-        Path(name).with_suffix(".cdx.json").write_text(document + "\n")
+    for package in map(Path, sys.argv[1:]):
+        bill = bill_of_rpm(package) if package.suffix == ".rpm" else bill_of_debian_package(package)
+        document = json.dumps(bill, indent=2)
+        package.with_name(package.name.removesuffix(package.suffix) + ".cdx.json").write_text(document + "\n")
