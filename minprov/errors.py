@@ -209,8 +209,8 @@ class Reason(Enum):
     UNSUPPORTED_PREPROVISIONING = (
         "unsupported pre-provisioning type",
         os.EX_DATAERR,
-        "The VM comes from a platform pool and would receive its identity later; minprov does not handle this type.",
-        "Create the VM from a custom image without pre-provisioning.",
+        "The VM comes from a platform pool and receives its identity later; it is not to wait for that, or cannot.",
+        "Set `preprovisioning` to `wait` in the image, as docs/pooled.md says, or create the VM without a pool.",
     )
     PROXY_AGENT_NOT_FOUND = (
         "azure-proxy-agent not found",
