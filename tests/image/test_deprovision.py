@@ -238,21 +238,18 @@ def test_certificates_go_and_what_is_beside_them_stays(tmp_path: Path, capsys: p
     assert escape.exists()
 
 
-@pytest.mark.parametrize("keys_of", ["nobody", "the image's builder"])
-def test_of_an_adopted_account_no_file_of_keys_is_left(
-    keys_of: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("others", ["", "ssh-ed25519 AAAA builder\n"])
+def test_of_a_file_of_keys_stays_what_is_not_of_minprov(
+    others: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_tree("debian", tmp_path)
-    write(
-        tmp_path,
-        "/home/ops/.ssh/authorized_keys",
-        "ssh-ed25519 AAAA vm\n" + "ssh-ed25519 AAAA builder\n" * (keys_of != "nobody"),
-    )
+    file = write(tmp_path, "/home/ops/.ssh/authorized_keys", f"ssh-ed25519 AAAA vm\n{others}")
     keys = Effect(KEYS, "/home/ops/.ssh/authorized_keys", uid=0, names=(digest(b"ssh-ed25519 AAAA vm"),))
     write(tmp_path, "/var/lib/minprov/manifest.json", build_manifest(Manifest(None, (keys,))).decode())
     status, _ = deprovision(tmp_path, capsys)
     assert status == 0
-    assert not (tmp_path / "home/ops/.ssh/authorized_keys").exists()
+    assert (file.read_text() if file.exists() else "") == others
+    assert file.exists() == bool(others)
 
 
 def test_a_second_run_finishes_what_a_killed_userdel_has_left(

@@ -80,6 +80,8 @@ async def _carry_out(system: System, item: Item, note: Callable[[str], None]) ->
         await withdrawal.withdraw(system, Manifest(None, (item.effect,)), note, host_keys=True)
         if _holds(system, item.effect):
             raise ProvisioningError(Reason.READ_BACK, detail=f"{item.target} is as it was")
+        if item.effect.kind == KEYS and system.read(item.target) == b"":
+            _delete(system, item.target)
 
 
 def _holds(system: System, effect: Effect) -> bool:

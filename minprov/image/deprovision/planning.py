@@ -109,9 +109,6 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
         *_names(tree),
         *_accounts(system, made),
     ]
-    deleted = {item.target for item in items if item.act is Act.DELETE}
-    # Of a file of keys that goes, no lines are withdrawn; what else minprov made goes as it was made.
-    items = [item for item in items if not (item.effect and item.effect.kind == KEYS and item.target in deleted)]
     covered = {item.target for item in items if item.act is Act.WITHDRAW}
     items = [
         item
