@@ -62,20 +62,25 @@ def _wait(options: Options, kind: str | None) -> bytes:
     from minprov.duties.wait_in_pool.duty import OS_DISK, enter, fetch_ovf_env
     from minprov.limits import KILL_GRACE
     from minprov.machine import markers
+    from minprov.machine.files import file_error
     from minprov.machine.identity import read_identity
     from minprov.machine.system import System
 
     set_up_logging(options.log_level)
     identity, system = read_identity(), System()
-    state_dir = system.path(options.state_dir)
-    if kind is None and not (identity.dmi_uuid and markers.holds(state_dir, markers.POOL, identity.dmi_uuid)):
-        raise ProvisioningError(Reason.USAGE, detail="this VM is in no pool", hint="a run of minprov starts it")
-    # Not closed: the lock is the process's, and another run finds it taken.
-    fcntl.flock(os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX)
+    state_dir, uuid = system.path(options.state_dir), identity.dmi_uuid
+    waits = uuid and (kind or markers.holds(state_dir, markers.POOL, uuid))
+    if not uuid or not waits or markers.holds(state_dir, markers.APPLIED, uuid):
+        raise ProvisioningError(Reason.USAGE, detail="this VM waits in no pool", hint="a run of minprov starts it")
+    try:
+        # Not closed: the lock is the process's, and another run finds it taken.
+        fcntl.flock(os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX)
+    except OSError as error:
+        raise file_error(error, options.state_dir) from error
     if kind is not None:
         signal.setitimer(signal.ITIMER_REAL, options.timeout + KILL_GRACE)
-        if error := asyncio.run(enter(options, system, identity, kind)):
-            raise error
+        if failure := asyncio.run(enter(options, system, identity, kind)):
+            raise failure
         signal.setitimer(signal.ITIMER_REAL, 0)
     if kind == OS_DISK:
         while True:  # the platform shuts the machine down, and makes another VM of its disk

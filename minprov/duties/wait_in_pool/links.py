@@ -19,7 +19,7 @@ RTM_NEWLINK, RTM_DELLINK = 16, 17
 HEADER = struct.Struct("=IHHII")
 LINK = struct.Struct("=BxHiII")
 IFF_LOOPBACK, IFF_RUNNING = 0x8, 0x40
-SIOCGIFFLAGS = 0x8913
+SIOCGIFFLAGS, SIOCGIFADDR = 0x8913, 0x8915
 IFREQ = struct.Struct("=16sH22x")
 MESSAGES = 1 << 16
 
@@ -34,14 +34,14 @@ class LinkWatch:
         self._socket: socket.socket | None = None
         self._changed = asyncio.Event()
         self._lost = asyncio.Event()
-        self._running: set[int] = set()
+        self._watched: set[int] = set()
 
     def __enter__(self) -> Self:
         try:
             kinds = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
             self._socket = socket.socket(socket.AF_NETLINK, kinds, socket.NETLINK_ROUTE)
             self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE))
-            self._running = running_links()  # behind the subscription: what changes from here on is told
+            self._watched = links_in_use()  # behind the subscription: what changes from here on is told
             asyncio.get_running_loop().add_reader(self._socket, self._notice)
         except OSError as error:
             logger.info("changes of links are not told of: %s", error)
@@ -55,7 +55,7 @@ class LinkWatch:
 
     @property
     def has_lost(self) -> bool:
-        """Whether a link that was running has lost its carrier, or is gone."""
+        """Whether a link that was in use at first has lost its carrier, or is gone."""
         return self._lost.is_set()
 
     async def wait_for_change(self) -> None:
@@ -72,20 +72,12 @@ class LinkWatch:
         try:
             messages = self._socket.recv(MESSAGES) if self._socket else b""
         except OSError as error:
-            if error.errno == errno.ENOBUFS:  # messages were lost: what they said has to be looked up
-                now = running_links()
-                self._keep(self._running - now, lost=True)
-                self._running = now
+            if error.errno == errno.ENOBUFS and not self._watched <= links_in_use():  # messages were lost
+                self._lost.set()
             return
         for kind, index, flags in parse_links(messages):
-            runs = kind == RTM_NEWLINK and bool(flags & IFF_RUNNING)
-            if not flags & IFF_LOOPBACK:
-                self._keep({index}, lost=not runs)
-
-    def _keep(self, links: set[int], *, lost: bool) -> None:
-        if lost and links & self._running:
-            self._lost.set()
-        self._running = self._running - links if lost else self._running | links
+            if index in self._watched and (kind == RTM_DELLINK or not flags & IFF_RUNNING):
+                self._lost.set()
 
 
 def parse_links(messages: bytes) -> list[tuple[int, int, int]]:
@@ -102,14 +94,18 @@ def parse_links(messages: bytes) -> list[tuple[int, int, int]]:
     return found
 
 
-def running_links() -> set[int]:
-    """Return the indexes of the links that have a carrier, loopback aside."""
+def links_in_use() -> set[int]:
+    """Return the indexes of the links that have a carrier and an IPv4 address, loopback aside.
+
+    A VF of accelerated networking, which comes and goes by itself, has no address of its own.
+    """
     found = set()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for index, name in socket.if_nameindex():
-            with suppress(OSError):  # gone by now
-                answer = fcntl.ioctl(probe, SIOCGIFFLAGS, IFREQ.pack(name.encode(), 0))
-                flags = IFREQ.unpack(answer)[1]
+            request = IFREQ.pack(name.encode(), 0)
+            with suppress(OSError):  # it has no address, or is gone by now
+                fcntl.ioctl(probe, SIOCGIFADDR, request)
+                flags = IFREQ.unpack(fcntl.ioctl(probe, SIOCGIFFLAGS, request))[1]
                 if flags & IFF_RUNNING and not flags & IFF_LOOPBACK:
                     found.add(index)
     return found
