@@ -168,6 +168,8 @@ ZEROS_LIMIT = 120.0
 
 # -- Images ------------------------------------------------------------------------------------------------------------
 
+BUILD_LIMIT = 900.0
+"""A tool that makes initramfs, or the configuration of a boot loader: a minute for each kernel, on a slow machine."""
 ESP_LIMIT = 30.0
 """One file or listing of an EFI system partition."""
 INITRAMFS_LIMIT = 60.0

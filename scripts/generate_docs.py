@@ -5,6 +5,7 @@ Run it from the repository's root: `make docs`.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import itertools
 import json
@@ -28,7 +29,6 @@ from minprov.machine.markers import DEFAULT_DIRECTORY
 from tests.faults.campaign import load_campaign
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterable
 
 EXIT_STATUSES = {getattr(os, name): name for name in dir(os) if name.startswith("EX_")}
@@ -271,14 +271,19 @@ def render_man_page() -> str:
 
 def _man_command(name: str, does: str) -> str:
     groups = "".join(_man_groups(_subparsers()[name]))
-    return f".SS minprov {_roff(name)}{_roff(does[0].upper() + does[1:] + '.')}{groups}"
+    description = _subparsers()[name].description or f"{does[0].upper()}{does[1:]}."
+    return f".SS minprov {_roff(name)}{_roff(description)}{groups}"
 
 
 def _man_groups(parser: argparse.ArgumentParser) -> Iterable[str]:
     """Yield the options, those of a named group under its name."""
     # argparse has no public way to its groups; the first two are its own, for what is positional and for the rest.
     positional, options, *named = parser._action_groups
-    own = [action for action in (*positional._group_actions, *options._group_actions) if action.dest != "help"]
+    own = [
+        action
+        for action in (*positional._group_actions, *options._group_actions)
+        if action.dest != "help" and action.help != argparse.SUPPRESS
+    ]
     yield _man_terms((_flag(action), str(action.help)) for action in own)
     for group in named:
         yield f".SS {_roff(str(group.title).capitalize())}" + _man_options(group)

@@ -32,7 +32,7 @@ ORDER = (
     {"reporting"},
     {"image", "provision"},
     {"image.checks"},
-    {"image.deprovision"},
+    {"image.deprovision", "image.fixes"},
     {"duties.certificates", "duties.follow_up", "duties.resource_disk", "duties.wait_in_pool"},
     {"commands"},
     {"cli"},
@@ -158,11 +158,12 @@ INSIDE = {
         {"text"},
     ),
     "image.deprovision": ({"rules"}, {"planning"}, {"carrying_out"}),
+    "image.fixes": ({"steps"}, {"console", "files"}, {"fixing"}),
     "commands": (
         {"logs", "output", "parser"},
         {
             "certificates",
-            "check",
+            "check_fix",
             "custom_data",
             "deprovision",
             "follow_up",
@@ -173,7 +174,7 @@ INSIDE = {
             "status",
             "vhd",
         },
-        {"wait_in_pool"},
+        {"check", "wait_in_pool"},
     ),
 }
 EMULATOR_LAYERS = (

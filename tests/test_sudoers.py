@@ -54,6 +54,13 @@ def test_default_is_found_where_it_is_switched_on() -> None:
     assert found.place == "/etc/sudoers:1"
 
 
+def test_a_comment_behind_a_default_is_not_of_it() -> None:
+    # As openSUSE ships it.
+    lines = [Line("/etc/sudoers", 1, "Defaults targetpw   # ask for the password of the target user i.e. root")]
+    assert find_default(lines, "targetpw") == lines[0]
+    assert find_default(lines, "root") is None
+
+
 def test_sudo_passes_over_names_with_a_dot() -> None:
     lines = lines_of(FILES)
     assert includes(lines, "/etc/sudoers.d/20-b")

@@ -38,6 +38,10 @@ def run(argv: list[str]) -> int:
         print_text([render_list()])
         return os.EX_OK
     image = flags.get("image")
+    if name := flags.get("fix"):
+        return _fix(name, flags)
+    if flags.get("dry_run"):
+        raise ProvisioningError(Reason.USAGE, detail="--dry-run is for --fix: a check changes nothing")
     if image is None:
         return _check(flags, flags.get("root", "/"), None)
     if "root" in flags:
@@ -47,6 +51,18 @@ def run(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, _stop)
     with disk_tree(image) as (root, disk):
         return _check(flags, root, disk)
+
+
+def _fix(name: str, flags: dict[str, Any]) -> int:
+    if "image" in flags:
+        raise ProvisioningError(
+            Reason.USAGE, detail="a disk image is not changed", hint="--root DIR, where it is mounted"
+        )
+    from minprov.commands.check_fix import fix
+
+    root = flags.get("root", "/")
+    _tree(root)
+    return fix(name, root, dry_run=flags.get("dry_run", False), as_json=flags.get("json", False))
 
 
 def _check(flags: dict[str, Any], root: str, disk: Disk | None) -> int:
@@ -76,8 +92,9 @@ def build_parser() -> Parser:
     """Return the command's parser."""
     parser = Parser(
         prog="minprov check",
-        description="Tell what would keep this machine, a tree or a disk image from coming up on Azure. Nothing is "
-        "changed, nothing of it is run, and the network is not used. The exit status is 1 if something fails.",
+        description="Tell what would keep this machine, a tree or a disk image from coming up on Azure. Without "
+        "--fix nothing is changed and nothing of it is run; the network is not used. The exit status is 1 if something "
+        "fails.",
     )
     parser.add_argument(
         "image", metavar="IMAGE", nargs="?", help="disk image: raw, qcow2, VHD, VHDX or VMDK (default: this machine)"
@@ -93,6 +110,13 @@ def build_parser() -> Parser:
         "--trusted-launch", action="store_true", help="check for Secure Boot; unsigned parts fail (default: a risk)"
     )
     parser.add_argument("--ignore", metavar="ID", action="append", help="leave a check out; may repeat (default: none)")
+    parser.add_argument(
+        "--fix",
+        metavar="ID",
+        help="do what one check asks for, on this machine or a tree: console, initramfs-hyperv, nic-names or "
+        "sudo-password (default: none)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="with --fix: show what would be done (default: no)")
     parser.add_argument("--list", action="store_true", help="print every check with its reason and source")
     parser.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
     parser.add_argument("--junit", metavar="FILE", help="write a JUnit report, too (default: none)")

@@ -69,7 +69,7 @@ def find_default(lines: Sequence[Line], setting: str) -> Line | None:
     for line in lines:
         match = DEFAULTS.fullmatch(line.text)
         settings = (match["settings"] or "") if match else ""
-        if re.search(rf"(?:^|,)\s*{re.escape(setting)}\s*(?:,|$|=)", settings):
+        if re.search(rf"(?:^|,)\s*{re.escape(setting)}\s*(?:,|$|=|#)", settings):
             found = line
     return found
 

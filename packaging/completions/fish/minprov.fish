@@ -51,7 +51,7 @@ function _shtab_minprov_using
 end
 
 set -g _shtab_minprov_commands certificates check custom-data deprovision follow-up import-waagent-conf publish-hostname resource-disk status vhd wait-in-pool
-set -g _shtab_minprov_opts_with_value --config --generation --html --ignore --imds-url --junit --keep --log-level --loop --media --root --size --timeout --type --wireserver-url
+set -g _shtab_minprov_opts_with_value --config --fix --generation --html --ignore --imds-url --junit --keep --log-level --loop --media --root --size --timeout --type --wireserver-url
 
 complete -c minprov -e
 complete -c minprov -f
@@ -75,13 +75,15 @@ complete -c minprov -n '_shtab_minprov_using certificates' -s h -l help -d 'show
 complete -c minprov -n '_shtab_minprov_using certificates' -l dry-run -d 'show what would be written (default: no)'
 complete -c minprov -n '_shtab_minprov_using certificates' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'and FILE.d/*.toml (default: /etc/minprov/minprov.toml, if there)'
 complete -c minprov -n '_shtab_minprov_using certificates' -l json -d 'print one JSON document (default: text)'
-complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a check -d 'Tell what would keep this machine, a tree or a disk image from coming up on Azure. Nothing is changed, nothing of it is run, and the network is not used. The exit status is 1 if something fails.'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a check -d 'Tell what would keep this machine, a tree or a disk image from coming up on Azure. Without --fix nothing is changed and nothing of it is run; the network is not used. The exit status is 1 if something fails.'
 complete -c minprov -n '_shtab_minprov_using check' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using check' -l root -xka "(__fish_complete_directories)" -d 'check the tree at DIR (default: /)'
 complete -c minprov -n '_shtab_minprov_using check' -l generation -xka "1 2" -d 'check for VMs of this generation alone (default: what the image can start as)'
 complete -c minprov -n '_shtab_minprov_using check' -l nvme -d 'check for sizes with remote NVMe disks (default: no)'
 complete -c minprov -n '_shtab_minprov_using check' -l trusted-launch -d 'check for Secure Boot; unsigned parts fail (default: a risk)'
 complete -c minprov -n '_shtab_minprov_using check' -l ignore -x -d 'leave a check out; may repeat (default: none)'
+complete -c minprov -n '_shtab_minprov_using check' -l fix -x -d 'do what one check asks for, on this machine or a tree: console, initramfs-hyperv, nic-names or sudo-password (default: none)'
+complete -c minprov -n '_shtab_minprov_using check' -l dry-run -d 'with --fix: show what would be done (default: no)'
 complete -c minprov -n '_shtab_minprov_using check' -l list -d 'print every check with its reason and source'
 complete -c minprov -n '_shtab_minprov_using check' -l json -d 'print one JSON document (default: text)'
 complete -c minprov -n '_shtab_minprov_using check' -l junit -xka "(__fish_complete_path (commandline -ct))" -d 'write a JUnit report, too (default: none)'
