@@ -98,7 +98,7 @@ INSIDE = {
         {"reading"},
     ),
     "outcome": (
-        {"chart", "kvp", "result", "text", "timeline"},
+        {"chart", "kvp", "result", "terminal", "text", "timeline"},
         {"channels", "page"},
     ),
     "sources": ({"systemd_imds"}, {"imds"}),
@@ -189,7 +189,7 @@ EMULATOR_LAYERS = (
     {"__main__"},
 )
 GUEST_LAYERS = (
-    {"outputs", "tools", "transcript"},
+    {"outputs", "tools", "transcript", "waiting"},
     {"acceleration", "network"},
     {"login", "machine", "platform"},
     {"image"},

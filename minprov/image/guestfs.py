@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
+from minprov.image.progress import StatusLine
 from minprov.limits import GUESTFS_LIMIT
 from minprov.machine.tools import PATH, find_tool
 
@@ -40,12 +41,16 @@ def guest_tree(disk: DiskFile, target: str) -> Iterator[None]:
     argv = [PROGRAM, "--ro", "--inspector", f"--format={driver}", "--add", os.path.abspath(disk.path), target]
     # Its own backend: libvirt would be asked for a machine otherwise, and may be another one's.
     environment = {"PATH": PATH, "LANG": "C.UTF-8", "LIBGUESTFS_BACKEND": "direct", "HOME": os.environ.get("HOME", "/")}
+    line = StatusLine()
+    line.show(f"{PROGRAM} starts a small machine, in {GUESTFS_LIMIT:.0f} s at most")
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=GUESTFS_LIMIT, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ProvisioningError(Reason.IMAGE_UNREADABLE, image=disk.path, detail=f"{PROGRAM}: {error}") from error
+    finally:
+        line.clear()
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().replace("\n", " / ")[-400:]
         raise ProvisioningError(Reason.IMAGE_UNREADABLE, image=disk.path, tool=PROGRAM, detail=words)

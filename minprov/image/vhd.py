@@ -20,7 +20,7 @@ from minprov.formats.vhd_footer import MAX_OS_DISK, SIZE, aligned, build_footer,
 from minprov.image import qemu_img
 from minprov.image.disk_file import DiskFile, open_disk
 from minprov.image.layout import Layout, judge_layout
-from minprov.image.progress import Progress
+from minprov.image.progress import Progress, StatusLine
 from minprov.machine.tools import find_tool
 
 if TYPE_CHECKING:
@@ -83,7 +83,12 @@ def make_vhd(image: str, out: str, size: int | None = None) -> Plan:
             os.ftruncate(target, plan.size)
             for write in (*writes, (plan.size, footer)):
                 os.pwrite(target, write[1], write[0])
-            os.fsync(target)
+            line = StatusLine()
+            line.show("waiting until the disk has it all")
+            try:
+                os.fsync(target)
+            finally:
+                line.clear()
         layout = _read_back(out, target, plan)
     return plan._replace(layout=layout, moves_backup=bool(writes))
 

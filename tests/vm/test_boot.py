@@ -6,6 +6,7 @@ What a verdict is made of needs no operating system: a few instructions in a boo
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from minprov.errors import Reason
+from tests.harness.terminal import run_on_terminal
 from tests.vm import recipes
 from tests.vm.image import ensure_image
 
@@ -68,6 +70,14 @@ def test_an_image_that_qemu_cannot_read_is_refused_in_its_words(tmp_path: Path) 
     assert status == Reason.TOOL_FAILED.exit_status
     assert "minprov.emulator: system tool failed: tool=qemu-system-x86_64, detail=" in said
     assert "torn.qcow2" in said
+
+
+def test_who_waits_at_a_terminal_sees_for_what(tmp_path: Path) -> None:
+    image = write_guest(tmp_path / "mute.img", b"Starting nothing\r\n")
+    status, shown = run_on_terminal([*BOOT, str(image), "--limit", "10"], {"TERM": "xterm"})
+    assert status == 1
+    assert re.search(r"\r +\d\.\d s  until a report, 10 s at most  \| Starting nothing\x1b\[K", shown)
+    assert shown.endswith("\x1b[31mNot provisioned: nothing was reported in 10 s.\x1b[m\r\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

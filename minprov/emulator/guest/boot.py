@@ -10,6 +10,7 @@ import asyncio
 import json
 import math
 import re
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from minprov.emulator.media import write_media
+from minprov.image.progress import StatusLine
 from minprov.model import SshPublicKey
 from minprov.outcome.chart import WAIT, WORK, Bar, Row
 from minprov.outcome.page import Moment, Verdict, render_boot_page
+from minprov.outcome.terminal import Colour, coloured
 
 from .acceleration import kvm_works
 from .image import uefi_arguments
@@ -32,6 +35,7 @@ from .network import platform_network
 from .outputs import build_junit, write_output
 from .platform import start_platform
 from .transcript import UnheardError
+from .waiting import shown_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +77,13 @@ async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
 
     Raises: ProvisioningError if it could not be tried.
     """
-    story = _Story(say)
+    line = StatusLine()
+
+    def say_above(text: str) -> None:
+        line.clear()
+        say(text)
+
+    story = _Story(say_above)
     firmware, processor = "UEFI" if trial.uefi else "BIOS", "KVM" if kvm_works() else "software emulation"
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="minprov-boot-")))
@@ -103,9 +113,15 @@ async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
         say(f"{trial.image.path.name} starts as {vm.hostname}: {firmware}, {processor}")
         await machine.start()
         story.starts_at = machine.started_at
-        failure = await _report(platform, machine, trial.limit)
+
+        def words() -> str:
+            return next((said for _, text in reversed(machine.console.arrivals) if (said := _printable(text))), "")
+
+        with shown_wait(line, "until a report", trial.limit, words):
+            failure = await _report(platform, machine, trial.limit)
         for name, login in logins.items():
-            failure = failure or await _log_in(name, login, vm.username, story)
+            with shown_wait(line, f"until a login by {name}", LOGIN_LIMIT, words):
+                failure = failure or await _log_in(name, login, vm.username, story)
         provisioned = story.end(failure, machine)
         _write_reports(trial, story, failure, machine)
         return provisioned
@@ -192,7 +208,7 @@ class _Story:
 
     def end(self, failure: str | None, machine: Machine) -> bool:
         if failure is None:
-            self._say(f"Provisioned: {', '.join(self.summary)}.")
+            self._say(coloured(f"Provisioned: {', '.join(self.summary)}.", Colour.GOOD, sys.stdout))
             return True
         lines = [line for line in map(_printable, machine.console.text.splitlines()) if line.strip()]
         self._say(f"The serial console{' at the end' if lines else ' said nothing: is console=ttyS0 missing?'}")
@@ -201,7 +217,7 @@ class _Story:
         asked = ", ".join(f"{what} ({times})" for what, times in self._asked.items())
         self._say(f"DHCP lease: {self._lease or 'never asked for'}")
         self._say(f"The platform was asked: {asked or 'nothing'}")
-        self._say(f"Not provisioned: {failure}.")
+        self._say(coloured(f"Not provisioned: {failure}.", Colour.BAD, sys.stdout))
         return False
 
 

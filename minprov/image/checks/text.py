@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import sys
 import textwrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minprov.image.checks.outcome import CHECKS, Outcome
 from minprov.image.findings import Finding, Severity
+from minprov.outcome.terminal import Colour, coloured
 
 if TYPE_CHECKING:
     from minprov.image.subject import Subject
@@ -22,6 +24,7 @@ _HEADINGS = {
     Severity.TOLD: "Good to know",
     Severity.UNKNOWN: "Could not be judged",
 }
+_COLOURS = {Severity.FAILS: Colour.BAD, Severity.RISK: Colour.DOUBTFUL}
 _COUNTED = {
     Severity.FAILS: ("fails", "fail"),
     Severity.RISK: ("risk", "risks"),
@@ -77,6 +80,8 @@ def render(target: Target, outcome: Outcome) -> str:
             if finding.severity is severity:
                 groups.setdefault((finding.id, finding.what, finding.fix), []).append(finding)
         if groups:
+            if severity in _COLOURS:
+                heading = coloured(heading, _COLOURS[severity], sys.stdout)
             lines += ["", heading, *(line for group in groups.values() for line in _paragraph(*group))]
     return "\n".join([*lines, "", _count(outcome)])
 
