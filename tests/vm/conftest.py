@@ -5,23 +5,46 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 
+from tests.vm.announcing import Announcer
 from tests.vm.story import Story
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 LEFT_OUT = pytest.StashKey[set[str]]()
+TIMES = "vm/seconds"
+"""Where pytest's cache has what each story took the last time."""
 
 
 @pytest.fixture(scope="session")
 def told(request: pytest.FixtureRequest) -> Iterator[dict[Story, Future[Any]]]:
     """Play the stories that the selected tests are about, one for each processor: each test waits for its own."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as stage:
-        yield {story: stage.submit(asyncio.run, story.play()) for story in _stories(request.session.items)}
+    stories, processors = _stories(request.session.items), len(os.sched_getaffinity(0))
+    cache = request.config.cache
+    assert cache is not None
+    last = cache.get(TIMES, {})
+    with _uncaptured_stderr(request.config) as stream:
+        announcer = Announcer(stream, last)
+        request.config.pluginmanager.register(announcer)
+        announcer.announce(stories, processors)
+        with ThreadPoolExecutor(processors) as stage:
+            yield {story: stage.submit(asyncio.run, announcer.play(story)) for story in stories}
+    cache.set(TIMES, last | announcer.taken)
+
+
+@contextmanager
+def _uncaptured_stderr(config: pytest.Config) -> Iterator[TextIO]:
+    """Yield the stderr that pytest itself has: what stories say is no output of the test that waits for them."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        descriptor = os.dup(2)
+    with open(descriptor, "w") as stream:
+        yield stream
 
 
 def pytest_deselected(items: Iterable[pytest.Item]) -> None:
