@@ -23,7 +23,11 @@ DISABLE_PROVISIONING = "https://learn.microsoft.com/azure/virtual-machines/linux
 WAAGENT = "WALinuxAgent: azurelinuxagent/pa/deprovision/default.py"
 MACHINE_ID = "/etc/machine-id"
 DBUS_ID = "/var/lib/dbus/machine-id"
-PRESETS = ("/etc/systemd/system-preset/*.preset", "/usr/lib/systemd/system-preset/*.preset")
+PRESETS = tuple(
+    f"{directory}/systemd/system-preset/*.preset" for directory in ("/etc", "/usr/local/lib", "/usr/lib", "/lib")
+)
+STARTED_UNITS = (".service", ".socket", ".timer", ".path")
+INSTALLED = r"^(Wanted|Required|Upheld)By="
 SHOWN_UNITS = 5
 LARGE_LOG = 64 << 10
 _KEY_LINE = re.compile(r"(ssh-|ecdsa-|sk-)\S+ \S+")
@@ -48,7 +52,7 @@ def judge_machine_id(subject: Subject) -> Iterator[Found]:
 
 
 def judge_presets(subject: Subject) -> Iterator[Found]:
-    """Look for a first boot in systemd's sense, and name the services that it switches on, or minprov off."""
+    """Look for a first boot in systemd's sense, and name the units that it switches on, or minprov off."""
     if not subject.services.systemd:
         return
     contents = subject.tree.text(MACHINE_ID)
@@ -160,7 +164,7 @@ def _left(subject: Subject, what: str, file: str, line: int | None = None) -> Fo
 
 
 def _changed_by_presets(subject: Subject) -> tuple[list[str], list[str]]:
-    """Return the services that presets enable and that are disabled, and the other way round (systemd.preset(5))."""
+    """Return the units that presets enable and that are disabled, and the other way round (systemd.preset(5))."""
     tree, services = subject.tree, subject.services
     by_name = {path.rpartition("/")[2]: path for path in reversed(tree.glob(*PRESETS))}
     rules = [line.split() for name in sorted(by_name) for _, line in tree.lines(by_name[name])]
@@ -169,12 +173,12 @@ def _changed_by_presets(subject: Subject) -> tuple[list[str], list[str]]:
         for directory in UNIT_DIRECTORIES
         if not directory.startswith("/run")
         for name in tree.names(directory)
-        if name.endswith(".service") and "@" not in name and tree.link(f"{directory}/{name}") is None
+        if name.endswith(STARTED_UNITS) and "@" not in name and tree.link(f"{directory}/{name}") is None
     }
     enabled, disabled = [], []
     for unit in sorted(units):
         path = services.unit(unit)
-        if path is None or not tree.is_file(path) or not re.search(r"^WantedBy=", tree.text(path) or "", re.MULTILINE):
+        if path is None or not tree.is_file(path) or not re.search(INSTALLED, tree.text(path) or "", re.MULTILINE):
             continue
         wanted = next((rule[0] for rule in rules if len(rule) > 1 and fnmatch.fnmatch(unit, rule[1])), "enable")
         starts = services.starts(unit) is not None
@@ -198,8 +202,8 @@ CHECKS = (
     Check(
         "first-boot-presets",
         Severity.RISK,
-        "the first boot switches no service on or off by presets",
-        "Where the machine id is absent or uninitialized, systemd applies presets; without one it enables a service.",
+        "the first boot switches no unit on or off by presets",
+        "Where the machine id is absent or uninitialized, systemd applies presets; without one it enables a unit.",
         "machine-id(5), systemd.preset(5)",
         judge_presets,
         "truncate -s 0 /etc/machine-id, which is no first boot; or end /etc/systemd/system-preset/99-none.preset with "
