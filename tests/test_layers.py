@@ -48,6 +48,7 @@ INSIDE = {
             "cpio",
             "custom_data",
             "fstab",
+            "grub_core",
             "mounts",
             "names",
             "ntfs",

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_GRUB_LINUX = re.compile(r"\s*linux(?:16|efi)?\s+(\S+)\s*(.*)")
+_GRUB_LINUX = re.compile(r"\s*linux(?:16|efi|\$\w+)?\s+(\S+)\s*(.*)")
 _GRUB_INITRD = re.compile(r"\s*initrd(?:16|efi)?\s+(.*)")
 _GRUB_ENTRY = re.compile(r"""\s*menuentry\s+(?:'([^']*)'|"([^"]*)")""")
 _GRUB_SET = re.compile(r"""\s*set\s+(\w+)=(?:"([^"]*)"|'([^']*)'|(\S*))""")
@@ -53,13 +53,22 @@ def parse_grub(file: str, text: str, environment: Mapping[str, str]) -> list[Boo
         if found := _GRUB_ENTRY.match(line):
             title = found[1] or found[2] or ""
         elif found := _GRUB_SET.match(line):
-            variables.setdefault(found[1], found[2] or found[3] or found[4] or "")
+            variables.setdefault(found[1], _substituted(found[2] or found[3] or found[4] or "", variables))
         elif found := _GRUB_LINUX.match(line):
             options = _substituted(found[2], variables)
             entries.append(BootEntry(file, number, _path(found[1]), (), options, title))
         elif (found := _GRUB_INITRD.match(line)) and entries:
             entries[-1] = entries[-1]._replace(initrds=tuple(map(_path, found[1].split())))
     return entries
+
+
+def parse_grub_settings(text: str) -> dict[str, str]:
+    """Return the variables that a grub.cfg sets, each as it is set first."""
+    settings: dict[str, str] = {}
+    for line in text.splitlines():
+        if found := _GRUB_SET.match(line):
+            settings.setdefault(found[1], _substituted(found[2] or found[3] or found[4] or "", settings))
+    return settings
 
 
 def starts_specified_entries(text: str) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from minprov.errors import ProvisioningError
 from minprov.formats.boot_entries import (
     BootEntry,
     parse_extlinux,
     parse_grub,
+    parse_grub_settings,
     parse_grubenv,
     parse_specified,
     starts_specified_entries,
 )
+from minprov.formats.grub_core import SECTION as MODULES_OF_GRUB
+from minprov.formats.grub_core import parse_configurations, tar_files
 from minprov.formats.pe import PeFile, parse_pe
 from minprov.image.family import parse_assignments
 from minprov.image.initramfs import Initramfs, read_initramfs
@@ -23,7 +27,12 @@ if TYPE_CHECKING:
     from minprov.image.tree import Tree
 
 ESPS = ("/boot/efi", "/efi", "/boot")
-GRUB = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg", "/efi/EFI/*/grub.cfg")
+GRUB = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", *(f"{esp}/EFI/*/grub.cfg" for esp in ESPS))
+GRUB_ARCHIVES = ("/boot/flatcar/grub/grub.cfg.tar", "/boot/coreos/grub/grub.cfg.tar")
+"""A copy of the disk in memory that GRUB's own program has (Flatcar's scripts: grub_install.sh)."""
+GRUB_SETTINGS = ("/oem/grub.cfg", "/usr/share/oem/grub.cfg")
+"""What it reads there from the OEM partition, and what then counts."""
+MAX_ARCHIVE, MAX_MODULES = 1 << 20, 64 << 20
 GRUB_ENVIRONMENT = ("/boot/grub/grubenv", "/boot/grub2/grubenv", "/boot/efi/EFI/*/grubenv")
 SPECIFIED = tuple(f"{esp}/loader/entries/*.conf" for esp in ESPS)
 EXTLINUX = (
@@ -34,7 +43,10 @@ EXTLINUX = (
     "/boot/efi/syslinux/syslinux.cfg",
 )
 UNIFIED = tuple(f"{esp}/EFI/Linux/*.efi" for esp in ESPS)
-FALLBACK = tuple(f"{esp}/EFI/BOOT/BOOT*.EFI" for esp in ESPS)
+FALLBACK = tuple(f"{esp}/EFI/[Bb][Oo][Oo][Tt]/[Bb][Oo][Oo][Tt]*.[Ee][Ff][Ii]" for esp in ESPS)
+"""As firmware finds it: on vfat case does not count."""
+SECOND = tuple(f"{esp}/EFI/*/grub{machine}.efi" for esp in ESPS for machine in ("x64", "aa64"))
+"""What shim starts (its DEFAULT_LOADER)."""
 NEXT_GRUB = ("/etc/default/grub", "/etc/default/grub.d/*.cfg")
 NEXT_PLAIN = ("/etc/kernel/cmdline", "/usr/lib/kernel/cmdline", "/etc/cmdline.d/*.conf")
 MAX_COMMAND_LINE = 1 << 16
@@ -162,19 +174,43 @@ def _entries(tree: Tree) -> list[BootEntry]:
     environment: dict[str, str] = {}
     for path in tree.glob(*GRUB_ENVIRONMENT):
         environment |= parse_grubenv(tree.text(path) or "")
-    entries, grub, specified = [], tree.glob(*GRUB), tree.glob(*SPECIFIED)
-    texts = {path: tree.text(path) or "" for path in grub}
+    for path in tree.glob(*GRUB_SETTINGS):
+        environment |= parse_grub_settings(tree.text(path) or "")
+    entries, specified = [], tree.glob(*SPECIFIED)
+    texts = {path: tree.text(path) or "" for path in tree.glob(*GRUB)} | _embedded(tree)
     for path, text in texts.items():
-        entries += parse_grub(path, text, environment)
-        for found in re.finditer(r'^\s*set\s+kernelopts="([^"]*)"', text, re.MULTILINE):
-            environment.setdefault("kernelopts", found[1])
-    if not grub or any(map(starts_specified_entries, texts.values())) or not entries:
+        found = parse_grub(path, text, environment)
+        # Where the priority of partitions decides which system is started, the other one may not be installed yet.
+        present = [entry for entry in found if "gptprio" in text and not _look_up(tree, entry).missing]
+        entries += present or found
+        if kernelopts := parse_grub_settings(text).get("kernelopts"):
+            environment.setdefault("kernelopts", kernelopts)
+    if not texts or any(map(starts_specified_entries, texts.values())) or not entries:
         for path in specified:
             if entry := parse_specified(path, tree.text(path) or "", environment):
                 entries.append(entry)
     for path in tree.glob(*EXTLINUX):
         entries += parse_extlinux(path, tree.text(path) or "")
     return entries
+
+
+def _embedded(tree: Tree) -> dict[str, str]:
+    """Return the configurations in GRUB's own programs that start Linux, and not another configuration alone."""
+    found = {}
+    for path in tree.glob(*GRUB_ARCHIVES):
+        archive = tree.read(path, MAX_ARCHIVE) or b""
+        found[path] = b"\n".join(tar_files(archive, "grub.cfg")).decode(errors="replace")
+    for path in tree.glob(*SECOND, *FALLBACK):
+        with tree.open(path) as file:
+
+            def read(offset: int, length: int, file: BinaryIO = file) -> bytes:
+                return os.pread(file.fileno(), length, offset)
+
+            pe = parse_pe(read)
+            place = pe.sections.get(MODULES_OF_GRUB) if pe else None
+            section = read(place.offset, min(place.size, MAX_MODULES)) if place else b""
+        found[path] = "\n".join(parse_configurations(section))
+    return {path: text for path, text in found.items() if parse_grub(path, text, {})}
 
 
 def _look_up(tree: Tree, entry: BootEntry) -> Started:

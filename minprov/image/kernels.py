@@ -38,7 +38,7 @@ SYMBOLS = {
     "nvme_core": ("NVME_CORE",),
 }
 """The options of the kernel's configuration that build a module (its Kconfig and Makefile)."""
-_CONFIG_LINE = re.compile(r"^CONFIG_(\w+)=([ym])$", re.MULTILINE)
+_CONFIG_LINE = re.compile(r'^CONFIG_(\w+)=([ym]|".+")$', re.MULTILINE)
 _IKCONFIG = b"IKCFG_ST"
 _SETUP_SECTS, _MAGIC, _VERSION, _PAYLOAD = 0x1F1, 0x202, 0x20E, 0x248  # Documentation/arch/x86/boot.rst
 MAX_KERNEL = 512 << 20
@@ -94,7 +94,7 @@ class Kernel:
 
     @cached_property
     def config(self) -> dict[str, str]:
-        """Return the options of the kernel's configuration that are on, without ``CONFIG_``.
+        """Return the options of the kernel's configuration that are on or have a text, without ``CONFIG_``.
 
         Raises:
             ProvisioningError: IMAGE_UNREADABLE if it is nowhere.

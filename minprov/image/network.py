@@ -83,11 +83,19 @@ def _networkd(tree: Tree) -> list[Network]:
             continue
         mac = match.get("macaddress") or match.get("permanentmacaddress")
         dhcp = sections.get("network", {}).get("dhcp", "").lower() in _TRUE
-        network = Network("systemd-networkd", by_name[name], dhcp, tuple(match.get("name", "").split()), mac)
+        network = Network("systemd-networkd", by_name[name], dhcp, _names(match.get("name", "")), mac)
         found.append(network)
         if network.is_for_nic:
             break
     return found
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the patterns of a [Match] section; with ``!`` before them it is for all other NICs."""
+    patterns = tuple(text.removeprefix("!").split())
+    if not text.startswith("!"):
+        return patterns
+    return (text,) if any(fnmatch.fnmatch(NIC, pattern) for pattern in patterns) else ()
 
 
 def _is_ethernet(match: dict[str, str]) -> bool:

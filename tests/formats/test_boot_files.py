@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import shutil
+import struct
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minprov.errors import ProvisioningError
 from minprov.formats.boot_entries import BootEntry, parse_extlinux, parse_grub, parse_grubenv, parse_specified
 from minprov.formats.fstab import parse_fstab
+from minprov.formats.grub_core import parse_configurations
 from minprov.formats.pe import parse_pe
 from minprov.image.family import parse_assignments
 from minprov.image.initramfs import read_initramfs
@@ -19,7 +24,18 @@ from minprov.image.kernels import release_of
 from minprov.image.network import read_networks
 from minprov.image.services import Services
 from minprov.image.tree import Tree
-from tests.image.recorded import archive, initramfs, kernel_image, unified_image, write_entry
+from tests.image.recorded import (
+    CONFIG,
+    MEMDISK,
+    MODULE,
+    archive,
+    grub_modules,
+    initramfs,
+    kernel_image,
+    tar_archive,
+    unified_image,
+    write_entry,
+)
 from tests.image.signing import signed
 
 UKI = unified_image("6.1", "root=LABEL=root", initramfs("bin/sh", "gzip"))
@@ -65,6 +81,41 @@ def test_sections_and_signature_of_an_efi_program() -> None:
     assert pe.certificates
     assert sum(pe.certificates) == len(program)
     assert b"an authority: signer" in program[pe.certificates.offset :]
+
+
+def test_grub_itself_may_have_configurations() -> None:
+    archive = tar_archive("boot/grub/grub.cfg", "linux /vmlinuz ro")
+    section = grub_modules({MODULE: b"\x7fELF", MEMDISK: archive, CONFIG: b"set prefix=(memdisk)\n"})
+    assert parse_configurations(section) == ["set prefix=(memdisk)\n", "linux /vmlinuz ro"]
+    assert parse_configurations(section[:-10]) == ["set prefix=(me", "linux /vmlinuz ro"]
+
+
+def test_what_grub_mkstandalone_makes_is_read(tmp_path: Path) -> None:
+    if not (shutil.which("grub-mkstandalone") and Path("/usr/lib/grub/x86_64-efi").exists()):
+        pytest.skip("needs grub-efi-amd64-bin")
+    config, program = tmp_path / "grub.cfg", tmp_path / "grubx64.efi"
+    config.write_text("linux /vmlinuz root=UUID=1 ro\n")
+    argv = ["grub-mkstandalone", "-O", "x86_64-efi", "--install-modules=linux normal", "--locales=", "--themes=",
+            "-o", str(program), f"boot/grub/grub.cfg={config}"]  # fmt: skip
+    subprocess.run(argv, check=True, capture_output=True)
+    data = program.read_bytes()
+    pe = parse_pe(lambda offset, length: data[offset : offset + length])
+    assert pe is not None
+    place = pe.sections["mods"]
+    assert "linux /vmlinuz root=UUID=1 ro\n" in parse_configurations(data[place.offset : place.offset + place.size])
+
+
+@given(st.binary(max_size=2000), st.binary(max_size=600))
+@example(tar_archive("grub.cfg", "linux /a"), b"")
+def test_a_damaged_grub_ends(data: bytes, more: bytes) -> None:
+    parse_configurations(struct.pack("<4sIQQ", b"mimg", 0, 24, 24 + len(data)) + data)
+    parse_configurations(grub_modules({MEMDISK: data, CONFIG: more}))
+
+
+def test_variables_may_be_made_of_others() -> None:
+    text = 'set a=""\nset b="$a console=ttyS0"\nset c="ro $b"\nlinux$suf /vmlinuz $c\n'
+    (entry,) = parse_grub("grub.cfg", text, {"a": "root=LABEL=ROOT"})
+    assert entry.options == "ro root=LABEL=ROOT console=ttyS0"
 
 
 @given(st.binary(max_size=600))

@@ -11,7 +11,9 @@ A line that begins with ``== `` names a file, and what follows is in it:
     == PATH kernel-with-config RELEASE   the same with the configuration that follows in it, as CONFIG_IKCONFIG has it
     == PATH signed            an EFI program with a signature by the authority that is named
     == PATH shim              the same with the certificate of the vendor whom the second line names
-    == PATH signed-kernel RELEASE   an x86 kernel, signed by the authority that is named
+    == PATH tar NAME          an archive with one file of that name, which has what follows
+    == PATH grub              GRUB's program for EFI with the configuration that follows in it
+    == PATH signed-kernel RELEASE   an x86 kernel, signed by the authority that is named, configured as follows
     == + NAME                 all of trees/NAME.part
     == PATH uki RELEASE       a unified kernel image: the lines are its command line, then the files of its initramfs;
                               it is signed by a vendor
@@ -20,15 +22,19 @@ A line that begins with ``== `` names a file, and what follows is in it:
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import shutil
+import struct
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.image.signing import efi_program, shim, signed
 
+MODULE, MEMDISK, CONFIG = range(3)
 VENDOR = "a vendor"
 TREES = Path(__file__).parent / "trees"
 COMPRESSIONS = {
@@ -76,11 +82,16 @@ def write_entry(root: Path, head: str, body: str) -> None:
             path.write_bytes(kernel_image(release, body))
         case ["signed"]:
             path.write_bytes(signed(efi_program({".text": b"code"}), body.strip()))
+        case ["tar", name]:
+            path.write_bytes(tar_archive(name, body))
+        case ["grub"]:
+            path.write_bytes(efi_program({".text": b"code", "mods": grub_modules({CONFIG: body.encode()})}))
         case ["shim"]:
             authority, vendor = body.splitlines()
             path.write_bytes(signed(shim(vendor), authority))
         case ["signed-kernel", release]:
-            path.write_bytes(signed(efi_kernel(release), body.strip()))
+            authority, _, config = body.partition("\n")
+            path.write_bytes(signed(efi_kernel(release, config), authority))
         case ["initramfs", compression]:
             path.write_bytes(initramfs(body, compression))
         case ["uki", release]:
@@ -143,10 +154,25 @@ def unified_image(release: str, options: str, initrd: bytes) -> bytes:
     return efi_program(sections)
 
 
-def efi_kernel(release: str) -> bytes:
-    """Return a kernel's header that is one of an EFI program, too, as CONFIG_EFI_STUB makes it."""
-    program = bytearray(efi_program({".text": bytes(0x400)}))
-    kernel = kernel_image(release)
-    program[0x1F1:0x250] = kernel[0x1F1:0x250]
-    program[0x300:0x400] = kernel[0x300:0x400]
+def efi_kernel(release: str, config: str = "") -> bytes:
+    """Return a kernel that is an EFI program, too, as CONFIG_EFI_STUB makes it."""
+    kernel = kernel_image(release, config)
+    program = bytearray(efi_program({".text": kernel[0x200:].ljust(0x200, b"\0")}))
+    program[0x1F1:0x200] = kernel[0x1F1:0x200]
     return bytes(program)
+
+
+def tar_archive(name: str, text: str) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(text.encode())
+        archive.addfile(member, io.BytesIO(text.encode()))
+    return stream.getvalue()
+
+
+def grub_modules(objects: dict[int, bytes]) -> bytes:
+    """Return what grub-mkimage puts into the section "mods": objects by their kind."""
+    padded = {kind: data + bytes(8 - len(data) % 8) for kind, data in objects.items()}
+    body = b"".join(struct.pack("<II", kind, 8 + len(data)) + data for kind, data in padded.items())
+    return struct.pack("<4sIQQ", b"mimg", 0, 24, 24 + len(body)) + body

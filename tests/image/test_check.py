@@ -128,6 +128,10 @@ def test_every_check_has_a_defect_that_it_finds() -> None:
     assert {check.id for check in CHECKS} == found
 
 
+def test_every_family_has_a_good_tree_and_bad_ones() -> None:
+    assert {defect.get("in", "debian") for defect in DEFECTS} == set(FAMILIES)
+
+
 def test_ids_are_used_once() -> None:
     ids = [check.id for check in CHECKS]
     assert len(ids) == len(set(ids))

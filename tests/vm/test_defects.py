@@ -86,7 +86,8 @@ def test_a_defect_that_is_found_keeps_a_vm_from_coming_up(defect: Defect, tmp_pa
     boot = [sys.executable, "-m", "minprov.emulator", "boot", str(disk), "--limit", LIMIT]
     boot += ["--login", defect.login, "--firmware", defect.firmware]
     booted = subprocess.run(boot, capture_output=True, text=True, check=False)
-    assert booted.returncode == 1, booted.stdout + booted.stderr
+    print(booted.stdout + booted.stderr)
+    assert booted.returncode == 1
 
 
 @contextmanager

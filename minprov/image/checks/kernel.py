@@ -69,6 +69,16 @@ def judge_optical(subject: Subject) -> Iterator[Found]:
 def judge_initramfs(subject: Subject) -> Iterator[Found]:
     """Look for the drivers that are modules in the initramfs, which has to reach the root disk by them."""
     yield from _lacking_in_initramfs(subject, NEEDED_FOR_ROOT)
+    for started in subject.started:
+        if started.kernel is None or started.initrds or started.missing or _has_own_initrd(started):
+            continue
+        modules = [name for name in NEEDED_FOR_ROOT if started.kernel.driver(name) is Driver.MODULE]
+        if modules and "INITRAMFS_SOURCE" in started.kernel.config:
+            what = f"not judged: the initramfs of kernel {started.kernel.release} is in the kernel itself"
+            yield Found(what, started.kernel.evidence, severity=Severity.UNKNOWN, fix="Look at it by hand.")
+        elif modules:
+            what = f"kernel {started.kernel.release} has no initramfs, and {' and '.join(modules)} only as modules"
+            yield Found(what, started.entry.file, started.entry.line)
 
 
 def judge_vfat(subject: Subject) -> Iterator[Found]:

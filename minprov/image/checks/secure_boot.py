@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minprov.image.boot import ESPS, FALLBACK
+from minprov.image.boot import FALLBACK, SECOND
 from minprov.image.findings import Check, Found, Severity
 from minprov.image.signatures import Program, Verdict, read_program, verify
 
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from minprov.image.subject import Subject
-
-SECOND = tuple(f"{esp}/EFI/*/grub{machine}.efi" for esp in ESPS for machine in ("x64", "aa64"))
-"""What shim starts (its DEFAULT_LOADER)."""
 
 
 def judge_signatures(subject: Subject) -> Iterator[Found]:
