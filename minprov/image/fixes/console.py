@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from minprov.image.boot import EXTLINUX, NEXT_GRUB, NEXT_PLAIN, SPECIFIED
+from minprov.image.boot import EXTLINUX, GRUB, NEXT_GRUB, NEXT_PLAIN, SPECIFIED
 from minprov.image.fixes.steps import Act, Step, run_step
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ def plan(subject: Subject, system: System) -> Iterator[Step]:
             target = tree.target(path)
             changed.add(path)
             yield Step(Act.WRITE, target, WHY, contents.encode())
-    if changed & set(tree.glob(*NEXT_GRUB)):
+    in_use = [line for line in subject.command_lines_in_use if line.file in tree.glob(*GRUB)]
+    # Also where a run before has changed the defaults and the tool has failed.
+    stale = any(with_serial_console(line.options, wanted) != line.options for line in in_use)
+    if (defaults := set(tree.glob(*NEXT_GRUB))) and (stale or changed & defaults):
         made = [path for path in ("/boot/grub2/grub.cfg", "/boot/grub/grub.cfg") if tree.is_file(path)]
         tools = [(tool, "-o", path) for path in made for tool in ("grub2-mkconfig", "grub-mkconfig")]
         yield from run_step(system, MADE_ANEW, ("update-grub",), *tools)
