@@ -128,24 +128,23 @@ async def _ask(transport: Transport, url: str, links: LinkWatch) -> bytes:
     Raises: AttemptFailed.
     """
     while True:
-        failures: list[AttemptFailed] = []
-
-        async def attempt(failures: list[AttemptFailed] = failures) -> bytes | None:
-            try:
-                deadline = time.monotonic() + ATTEMPT_LIMIT
-                return await transport.attempt(IMDS, "GET", url, headers=HEADERS, deadline=deadline)
-            except AttemptFailed as failure:
-                failures.append(failure)
-                return None
-
         async with asyncio.TaskGroup() as group:
-            request = group.create_task(attempt())
+            request = group.create_task(_attempt(transport, url))
             change = group.create_task(links.wait_for_change())
             await asyncio.wait({request, change}, return_when=asyncio.FIRST_COMPLETED)
             request.cancel()
             change.cancel()
-        if failures:
-            raise failures[0]
-        if not request.cancelled() and (answer := request.result()) is not None:
+        if not request.cancelled():
+            answer = request.result()
+            if isinstance(answer, AttemptFailed):
+                raise answer
             return answer
         await asyncio.sleep(SHORTEST_DELAY)
+
+
+async def _attempt(transport: Transport, url: str) -> bytes | AttemptFailed:
+    """Return the failure rather than raise it, as it is no reason to end what is beside it in a group."""
+    try:
+        return await transport.attempt(IMDS, "GET", url, headers=HEADERS, deadline=time.monotonic() + ATTEMPT_LIMIT)
+    except AttemptFailed as failure:
+        return failure
