@@ -36,6 +36,9 @@ ROOT = Path(__file__).parent.parent.parent
 OWNED: dict[str, Any] = {"change": {"reprovisioned": True}}
 
 
+in_network = pytest.mark.timeout(240)
+
+
 def tell(story: str, directory: Path) -> list[str]:
     """Run a story of `pool_network` in a network of its own and return what it came to."""
     if not shutil.which("unshare") or not shutil.which("ip"):
@@ -46,16 +49,19 @@ def tell(story: str, directory: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@in_network
 @pytest.mark.parametrize("story", ["link-down-up", "other-nic"])
 def test_a_change_of_the_network_has_the_owner_asked_for_at_once(story: str, tmp_path: Path) -> None:
     # Nothing else can have it asked: the pause is ten minutes long there.
-    assert tell(story, tmp_path) == ["owned-01 soon"]
+    assert tell(story, tmp_path) == ["owned-01"]
 
 
+@in_network
 def test_ready_is_not_reported_again_by_another_nic(tmp_path: Path) -> None:
     assert tell("report-once", tmp_path) == ["None 1 True"]
 
 
+@in_network
 def test_a_link_is_lost_that_was_up_and_no_other(tmp_path: Path) -> None:
     assert tell("notice", tmp_path) == [
         "ip address add 10.0.0.4/24 dev e0 | kept",
@@ -86,7 +92,7 @@ def fetch(monkeypatch: pytest.MonkeyPatch, *steps: dict[str, Any]) -> tuple[byte
     async def ask() -> tuple[bytes, int]:
         faults = parse_faults({"reprovisiondata": list(steps)}, file=Path("none"))
         async with Emulator(SAMPLE_VM, faults=faults) as platform:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 document = await duty.fetch_ovf_env(Options(imds_url=platform.imds_url))
             return document, len(platform.requests)
 
