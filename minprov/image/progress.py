@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 
 from minprov.limits import PROGRESS_INTERVAL
 from minprov.outcome.terminal import is_terminal
@@ -26,16 +27,18 @@ class StatusLine:
         """Show a line, as much of it as the terminal is wide: what is wrapped could not be replaced."""
         if self._on:
             self._shown = True
-            columns = os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS
-            sys.stderr.write(f"\r{text[: columns - 1]}\x1b[K")
-            sys.stderr.flush()
+            with suppress(OSError):  # a terminal that was closed meanwhile
+                columns = os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS
+                sys.stderr.write(f"\r{text[: columns - 1]}\x1b[K")
+                sys.stderr.flush()
 
     def clear(self) -> None:
         """Take the line away."""
         if self._shown:
             self._shown = False
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            with suppress(OSError):
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
 
 
 class Progress:

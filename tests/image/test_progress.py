@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -24,6 +26,17 @@ for share in (0, 0.01, 0.5):
     time.sleep(1)
 progress.end()
 print("done", file=sys.stderr)
+"""
+
+
+WORK_ON = """
+from minprov.image.progress import StatusLine
+line = StatusLine()
+line.show("here")
+print("shown", flush=True)
+input()
+line.show("nobody is there")
+line.clear()
 """
 
 
@@ -54,6 +67,22 @@ def test_a_line_is_no_wider_than_the_terminal() -> None:
     # A wrapped line would stay behind, since only its last row is replaced.
     _, shown = run_on_terminal([sys.executable, "-c", WORK], XTERM, columns=12)
     assert "\rcopying the\x1b[K" in shown
+
+
+def test_a_work_goes_on_when_its_terminal_is_closed() -> None:
+    master, slave = pty.openpty()
+    argv, environment = [sys.executable, "-c", WORK_ON], {**os.environ, **XTERM}
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=slave, env=environment
+    ) as process:
+        assert process.stdout
+        assert process.stdin
+        assert process.stdout.readline() == b"shown\n"
+        os.close(slave)
+        os.close(master)
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("columns", [0, 200])
