@@ -6,7 +6,8 @@ had started before has sent the image's name, and is asked for another request. 
     systemd-networkd   networkctl reconfigure, as renew repeats the old name; the address is gone for a moment
     NetworkManager     nmcli device modify: of what is active only, nothing is stored; the address stays
     wicked             ifup, without ifdown before; the address stays
-    dhcpcd             dhcpcd --rebind; the address stays
+    dhcpcd             dhcpcd --rebind, which signals it; the address stays. Where it has all links, none is named: else
+                       its socket is used, which in 9.4.1 (Debian 12) takes the first command and no other
     dhclient           asks for the name with each request, but cannot be told to make one: a second one, on the same
                        lease and without a script that would touch the link, makes it and ends
 
@@ -33,6 +34,8 @@ from minprov.properties.inspection import Inspection
 NOTE = "/run/minprov/unpublished-hostname"
 """There while a DHCP client may have sent another name; gone with the next boot, whose first request is right."""
 PID_FILE = "/run/minprov/dhclient.pid"
+DHCPCD_PID_FILES = ("/run/dhcpcd/pid", "/run/dhcpcd.pid")
+"""Of a dhcpcd that has all links, from version 9 on and before. One for a single link has a file of that name."""
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
 ROOTS_CLIENTS = ("NetworkManager", "dhclient", "dhcpcd", "wickedd")
 NETWORKD, NETWORKD_USER = "systemd-networkd", "systemd-network"  # it gives up root when it starts
@@ -64,10 +67,13 @@ async def converge(system: System, action: PublishHostname) -> None:
     if link is None:
         raise ProvisioningError(Reason.READ_BACK, detail="no link has a route to the platform")
     for client in {client.name: client for client in _running_clients(system) if _serves(client, link)}.values():
-        if client.name == "dhclient":
-            await _run_second_dhclient(system, client, link)
-        else:
-            await run_tool(request_by(client.name, link, action.hostname), limit=DHCP_CLIENT_LIMIT)
+        match client.name:
+            case "dhclient":
+                await _run_second_dhclient(system, client, link)
+            case "dhcpcd":
+                await _run_unsandboxed(system, dhcpcd_request(system, link))
+            case name:
+                await run_tool(request_by(name, link, action.hostname), limit=DHCP_CLIENT_LIMIT)
     await system.remove(NOTE)
 
 
@@ -78,10 +84,15 @@ def request_by(client: str, link: str, hostname: str) -> list[str]:
             return ["networkctl", "reconfigure", link]
         case "NetworkManager":
             return ["nmcli", "device", "modify", link, "ipv4.dhcp-hostname", hostname]
-        case "wickedd":
-            return ["wicked", "ifup", link]  # WALinuxAgent: common/osutil/suse.py
         case _:
-            return ["dhcpcd", "--rebind", link]  # as SIGHUP does, WALinuxAgent: common/osutil/alpine.py
+            return ["wicked", "ifup", link]  # WALinuxAgent: common/osutil/suse.py
+
+
+def dhcpcd_request(system: System, link: str) -> list[str]:
+    """Return the command by which dhcpcd gets SIGHUP, as WALinuxAgent sends it: common/osutil/alpine.py."""
+    # Where none has all links, the command would start one if it named no link.
+    has_all_links = any(map(system.exists, DHCPCD_PID_FILES))
+    return ["dhcpcd", "--rebind", *([] if has_all_links else [link])]
 
 
 def names_of_running_clients(system: System) -> str:
@@ -99,14 +110,16 @@ async def _run_second_dhclient(system: System, client: Process, link: str) -> No
     lease_file = dict(itertools.pairwise(client.argv)).get("-lf")
     # It is written to.
     lease = ["-lf", lease_file] if lease_file and is_roots_alone(lease_file) else []
-    request = ["dhclient", "-4", "-1", "-sf", "/bin/true", *lease, "-pf", PID_FILE, link]
-    if system.exists(SYSTEMD):
-        # It needs raw sockets, which the sandbox of the unit denies; and what it leaves running ends with its own unit.
-        await run_tool(["systemd-run", "--quiet", "--wait", "--collect", *request])
-        return
-    await run_tool(request)
-    with suppress(ValueError, ProcessLookupError):
-        os.kill(int(system.read_text(PID_FILE)), signal.SIGTERM)
+    await _run_unsandboxed(system, ["dhclient", "-4", "-1", "-sf", "/bin/true", *lease, "-pf", PID_FILE, link])
+    if not system.exists(SYSTEMD):  # else it has ended with its unit
+        with suppress(ValueError, ProcessLookupError):
+            os.kill(int(system.read_text(PID_FILE)), signal.SIGTERM)
+
+
+async def _run_unsandboxed(system: System, request: list[str]) -> None:
+    """Run what needs raw sockets, or signals another user's process: the sandbox of minprov's unit denies both."""
+    own_unit = ["systemd-run", "--quiet", "--wait", "--collect"] if system.exists(SYSTEMD) else []
+    await run_tool([*own_unit, *request])
 
 
 def find_link_to_platform(table: str = ROUTES) -> str | None:

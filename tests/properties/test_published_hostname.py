@@ -17,7 +17,13 @@ from minprov.actions import PublishHostname
 from minprov.commands import publish_hostname
 from minprov.machine.system import System
 from minprov.properties import published_hostname
-from minprov.properties.published_hostname import find_link_to_platform, inspect, note_running_clients, request_by
+from minprov.properties.published_hostname import (
+    dhcpcd_request,
+    find_link_to_platform,
+    inspect,
+    note_running_clients,
+    request_by,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,11 +116,24 @@ def test_the_link_is_the_one_that_leads_to_the_platform(tmp_path: Path, routes: 
         ("systemd-networkd", "networkctl reconfigure eth0"),
         ("NetworkManager", "nmcli device modify eth0 ipv4.dhcp-hostname web-01"),
         ("wickedd", "wicked ifup eth0"),
-        ("dhcpcd", "dhcpcd --rebind eth0"),
     ],
 )
 def test_no_link_is_taken_down(client: str, command: str) -> None:
     assert request_by(client, "eth0", "web-01") == command.split()
+
+
+@pytest.mark.parametrize(
+    ("pid_file", "command"),
+    [
+        ("run/dhcpcd/pid", "dhcpcd --rebind"),
+        ("run/dhcpcd.pid", "dhcpcd --rebind"),
+        ("run/dhcpcd/eth0.pid", "dhcpcd --rebind eth0"),
+    ],
+)
+def test_dhcpcd_is_signalled_and_not_asked_by_its_socket(tmp_path: Path, pid_file: str, command: str) -> None:
+    (tmp_path / pid_file).parent.mkdir(parents=True)
+    (tmp_path / pid_file).write_text("1\n")
+    assert dhcpcd_request(System(str(tmp_path)), "eth0") == command.split()
 
 
 def test_a_changed_name_is_sent_by_who_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,6 +145,17 @@ NETWORK_MANAGER = Recipe(
     commands=("systemctl enable --quiet vm-shell.service",),
 )
 
+DHCPCD = Recipe(
+    name="dhcpcd",
+    packages=(*COMMON, *SYSTEMD, *PYTHON, "dhcpcd"),
+    trees=("common", "systemd", "client-first"),
+    commands=(
+        "systemctl enable --quiet vm-shell.service",
+        # As docs/network.md says: Debian's file has the line as a comment.
+        "echo hostname >>/etc/dhcpcd.conf",
+    ),
+)
+
 CLOUD_INIT = Recipe(
     name="cloud-init",
     packages=(*COMMON, *SYSTEMD, "cloud-init", "isc-dhcp-client"),
