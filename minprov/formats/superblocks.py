@@ -59,7 +59,7 @@ def recognise_contents(read: Read, size: int) -> Superblock | None:
     for sector in range(_LVM_SECTORS):
         label = read(sector * 512, 64)
         if label.startswith(b"LABELONE") and label[24:32] == b"LVM2 001":
-            return Superblock("LVM", _text(label[32:64]))
+            return Superblock("LVM", _lvm_uuid(label[32:64]))
     # Versions 0.90 and 1.0 of md's metadata stand at the end (md(4)).
     for offset in ((size & ~0xFFFF) - 0x10000, (size - 0x2000) & ~0xFFF):
         if offset > 0 and read(offset, 4) == _MD_MAGIC:
@@ -86,6 +86,14 @@ def _fat(sector: bytes) -> Superblock | None:
 
 def _uuid(data: bytes) -> str | None:
     return str(uuid.UUID(bytes=data)) if len(data) == 16 and any(data) else None
+
+
+def _lvm_uuid(data: bytes) -> str | None:
+    """Return a UUID as LVM shows it: 32 letters and digits, with hyphens between them."""
+    text = _text(data)
+    if text is None or len(text) != 32:
+        return text
+    return "-".join((text[:6], *(text[place : place + 4] for place in range(6, 26, 4)), text[26:]))
 
 
 def _text(data: bytes) -> str | None:

@@ -23,6 +23,10 @@ WAAGENT_CONF = "/etc/waagent.conf"
 PACKAGES = ("aiohttp", "aiofiles", "defusedxml")
 DEMANDS = ("Extensions.Enabled", "OS.EnableRDMA", "DetectScvmmEnv")
 CLOCKS = ("chrony", "chronyd", "ntp", "ntpd", "ntpsec", "openntpd", "systemd-timesyncd")
+CHRONY_CONF = ("/etc/chrony.conf", "/etc/chrony/chrony.conf", "/etc/chrony/conf.d/*.conf", "/etc/chrony.d/*.conf")
+PTP = "/dev/ptp_hyperv"
+REFCLOCK = f"refclock PHC {PTP} poll 3 dpoll -2 offset 0 stratum 2"
+PTP_SOURCE = re.compile(r"refclock\s+PHC\s+(/dev/ptp[^\s:]*)", re.IGNORECASE)
 KVP = ("hv-kvp-daemon", "hv_kvp_daemon", "hypervkvpd")
 ACCOUNT_TOOLS = ("useradd", "adduser", "busybox")
 
@@ -97,6 +101,20 @@ def judge_clock(subject: Subject) -> Iterator[Found]:
     """Look for something that keeps the time."""
     if not subject.services.starts(*CLOCKS) and not subject.services.runs_program("ntpd"):
         yield Found("nothing keeps the clock: neither chrony nor another NTP client is started")
+    if chrony := subject.services.starts("chrony", "chronyd"):
+        paths = subject.tree.glob(*CHRONY_CONF)
+        sources = [
+            (path, number, source[1])
+            for path in paths
+            for number, line in subject.tree.lines(path)
+            if (source := PTP_SOURCE.match(line))
+        ]
+        if not sources:
+            yield Found("chrony does not use the host's clock, which needs no network", [*paths, chrony][0])
+        for path, number, device in sources:
+            if device != PTP:
+                what = f"chrony uses {device}, which need not be the host's clock where a NIC has one, too"
+                yield Found(what, path, number)
 
 
 def judge_kvp(subject: Subject) -> Iterator[Found]:
@@ -189,18 +207,17 @@ CHECKS = (
     Check(
         "clock",
         Severity.ADVICE,
-        "chrony or another NTP client is started, at best with the host's clock, /dev/ptp_hyperv",
+        "chrony or another NTP client is started; chrony uses the host's clock, /dev/ptp_hyperv",
         "Tokens and certificates are refused by and to a VM whose clock is wrong.",
         "https://learn.microsoft.com/azure/virtual-machines/linux/time-sync",
         judge_clock,
         {
-            "debian": "apt install chrony; echo 'refclock PHC /dev/ptp_hyperv poll 3 dpoll -2 offset 0 stratum 2' "
-            ">/etc/chrony/conf.d/hyperv.conf",
-            "rhel": "dnf install chrony; systemctl enable chronyd",
-            "suse": "zypper install chrony; systemctl enable chronyd",
+            "debian": f"apt install chrony; echo '{REFCLOCK}' >/etc/chrony/conf.d/hyperv.conf",
+            "rhel": f"dnf install chrony; systemctl enable chronyd; echo '{REFCLOCK}' >>/etc/chrony.conf",
+            "suse": f"zypper install chrony; systemctl enable chronyd; echo '{REFCLOCK}' >/etc/chrony.d/hyperv.conf",
             "arch": "systemctl enable systemd-timesyncd",
-            "alpine": "apk add chrony; rc-update add chronyd default",
-            "other": "Start chrony with `refclock PHC /dev/ptp_hyperv poll 3 dpoll -2 offset 0 stratum 2`.",
+            "alpine": f"apk add chrony; rc-update add chronyd default; echo '{REFCLOCK}' >>/etc/chrony/chrony.conf",
+            "other": f"Start chrony with `{REFCLOCK}`.",
         },
     ),
     Check(
