@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-aiohttp test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-instructions bench-vm bench-forms deb rpm bundle standalone static requirements \
+.PHONY: help demo test test-aiohttp test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-instructions bench-vm bench-forms deb rpm rpm-static bundle standalone static requirements \
         test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
@@ -116,12 +116,17 @@ static: $(VENV)/.ready  ## the same as one program that needs nothing of the ima
 	$(BIN)/python packaging/appliance/build.py static
 	packaging/write-sums
 
+rpm-static: static  ## the RPM that has the static form in it
+	tests/ensure-packages packaging/apt-packages.txt
+	packaging/build-rpm dist dist/minprov-*-static-linux-*.tar.gz
+	packaging/write-sums
+
 requirements: $(VENV)/.ready  ## pin anew what the bundle is made of, with hashes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --custom-compile-command 'make requirements' \
 	    pyproject.toml --output-file packaging/appliance/requirements.txt
 
-test-packages: deb rpm bundle standalone static  ## install and run what was built, and build it again to compare
+test-packages: deb rpm rpm-static bundle standalone  ## install and run what was built, and build it again to compare
 	tests/make-busybox
 	$(BIN)/python -m pytest -m packages
 

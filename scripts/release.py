@@ -29,6 +29,7 @@ minprov ({version}) bookworm; urgency=medium
 FORMS = (
     "minprov_{version}_all.deb",
     "minprov-{version}-1.noarch.rpm",
+    "minprov-static-{version}-1.*.rpm",
     *(f"minprov-{{version}}-{form}-*.tar.gz" for form in ("bundle", "standalone", "static")),
 )
 
@@ -94,7 +95,7 @@ def check_dist(version: str) -> list[Path]:
     for pattern in FORMS:
         found = sorted(DIST.glob(pattern.format(version=version)))
         if not found:
-            sys.exit(f"dist has no {pattern.format(version=version)}: make deb rpm bundle standalone static")
+            sys.exit(f"dist has no {pattern.format(version=version)}: make deb rpm rpm-static bundle standalone")
         built += found
     for path in built:
         name = re.sub(r"\.(deb|rpm|tar\.gz)$", "", path.name)

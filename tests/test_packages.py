@@ -32,6 +32,7 @@ BUSYBOX = "/var/cache/minprov-tests/busybox-accounts"  # tests/make-busybox
 BUILDS = {
     "deb": ["packaging/build-deb"],
     "rpm": ["packaging/build-rpm"],
+    "rpm-static": ["packaging/build-rpm"],
     "bundle": [sys.executable, "packaging/appliance/build.py", "bundle", *PYTHONS, "--output"],
     "standalone": [sys.executable, "packaging/appliance/build.py", "standalone", *PYTHONS, "--output"],
     "static": [sys.executable, "packaging/appliance/build.py", "static", "--output"],
@@ -74,7 +75,8 @@ def on_a_machine(script: str) -> list[str]:
 
 
 def build(form: str, tree: Path, output: Path) -> None:
-    subprocess.run([*BUILDS[form], output], cwd=tree, check=True, capture_output=True)
+    contents = (ROOT / "dist").glob("*-static-*.tar.gz") if form == "rpm-static" else ()
+    subprocess.run([*BUILDS[form], output, *contents], cwd=tree, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")

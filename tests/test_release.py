@@ -18,6 +18,7 @@ WHO = {f"GIT_{who}_{what}": "somebody@example.org" for who in ("AUTHOR", "COMMIT
 BUILT = (
     f"minprov_{VERSION}_all.deb",
     f"minprov-{VERSION}-1.noarch.rpm",
+    f"minprov-static-{VERSION}-1.x86_64.rpm",
     f"minprov-{VERSION}-bundle-linux-x86_64.tar.gz",
     f"minprov-{VERSION}-standalone-linux-x86_64.tar.gz",
     f"minprov-{VERSION}-static-linux-x86_64.tar.gz",

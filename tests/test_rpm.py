@@ -6,6 +6,7 @@ Python finds modules) is put in place, and dependencies, which rpm does not find
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import stat
@@ -13,6 +14,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from minprov import __version__
 from tests.test_packages import ROOT, on_a_machine, run
@@ -20,6 +23,8 @@ from tests.test_packages import ROOT, on_a_machine, run
 DIST = ROOT / "dist"
 MODULES = "/usr/share/minprov/modules"
 PARTS = ("minprov", "minprov-duties", "minprov-tools")
+STATIC = "minprov-static"
+ALL = (*PARTS, STATIC)
 # Debian's rpm has its database in root's home unless told otherwise.
 RPM = "rpm --dbpath /var/lib/rpm --nodeps"
 SITE_PACKAGES = 'ln -s ../python3/dist-packages "$(echo /usr/lib/python3.*)/site-packages"'
@@ -28,7 +33,8 @@ pytestmark = [pytest.mark.packages, pytest.mark.root, pytest.mark.timeout(300)]
 
 
 def package(name: str) -> Path:
-    return DIST / f"{name}-{__version__}-1.noarch.rpm"
+    (path,) = DIST.glob(f"{name}-{__version__}-1.*.rpm")
+    return path
 
 
 def query(*arguments: str | Path) -> list[str]:
@@ -36,22 +42,46 @@ def query(*arguments: str | Path) -> list[str]:
 
 
 def test_rpmlint_finds_nothing_to_say() -> None:
-    checked = run("rpmlint", "--config", ROOT / "packaging/rpm/rpmlint.toml", *map(package, PARTS)).stdout
-    assert f"{len(PARTS)} packages and 0 specfiles checked; 0 errors, 0 warnings" in checked
+    checked = run("rpmlint", "--config", ROOT / "packaging/rpm/rpmlint.toml", *map(package, ALL)).stdout
+    assert f"{len(ALL)} packages and 0 specfiles checked; 0 errors, 0 warnings" in checked
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", ALL)
 def test_no_name_of_a_macro_is_left(name: str) -> None:
     shown = query("--scripts", "--triggers", "--filetriggers", "--requires", "--list", "--info", package(name))
     shell = re.compile(r"\$\{\w+%[^}]*\}")
     assert [line for line in shown if "%" in shell.sub("", line)] == []
 
 
-def test_each_package_has_its_modules_and_all_are_roots(tmp_path: Path) -> None:
-    run("rpm", "--root", tmp_path, "--nodeps", "--noscripts", "--notriggers", "--install", *map(package, PARTS))
-    for part, name in zip(("core", "duties", "tools"), PARTS, strict=True):
-        listed = run("packaging/modules", part, cwd=ROOT).stdout.splitlines()
-        assert set(query("--list", package(name))) >= {f"{MODULES}/{path}" for path in listed}
+def of_debian(name: str) -> set[str]:
+    """Return the files of a Debian package, by what their places are in an RPM."""
+    (archive,) = DIST.glob(f"{name}_{__version__}_all.deb")
+    listed = run("dpkg-deb", "--contents", archive).stdout
+    paths = {line.split(maxsplit=5)[5].removeprefix(".") for line in listed.splitlines()}
+    moved = {re.sub(r"^/lib/systemd/", "/usr/lib/systemd/", path) for path in paths if not path.endswith("/")}
+    moved = {path.replace("/usr/lib/python3/dist-packages", MODULES) for path in moved}
+    moved = {path.replace("/usr/share/zsh/vendor-completions", "/usr/share/zsh/site-functions") for path in moved}
+    return {path for path in moved if not re.match(r"/etc/init\.d/|/usr/share/(doc|lintian)/", path)}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_package_has_what_debians_has(name: str) -> None:
+    own = r"/usr/share/(doc|licenses)/|/usr/lib/systemd/system-preset/|/etc/udev/"
+    listed = query("--queryformat", r"[%{FILEMODES:perms} %{FILENAMES}\n]", package(name))
+    files = {line.partition(" ")[2] for line in listed if not line.startswith("d")}
+    assert {path for path in files if not re.match(own, path)} == of_debian(name)
+
+
+def test_static_package_has_its_program_and_what_is_beside_the_modules() -> None:
+    others = set().union(*(query("--list", package(name)) for name in PARTS[:2]))
+    beside = {path for path in others if not path.startswith((MODULES, "/usr/share/doc", "/usr/share/licenses"))}
+    listed = query("--list", package(STATIC))
+    assert {path for path in listed if not path.startswith(("/usr/share/doc", "/usr/share/licenses"))} == beside
+
+
+@pytest.mark.parametrize("names", [PARTS, (STATIC,)])
+def test_all_files_are_roots(names: tuple[str, ...], tmp_path: Path) -> None:
+    run("rpm", "--root", tmp_path, "--nodeps", "--noscripts", "--notriggers", "--install", *map(package, names))
     for path in tmp_path.rglob("*"):
         status = path.lstat()
         relative = str(path.relative_to(tmp_path))
@@ -60,6 +90,18 @@ def test_each_package_has_its_modules_and_all_are_roots(tmp_path: Path) -> None:
         assert (status.st_uid, status.st_gid) == (0, 0), relative
         program = stat.S_ISDIR(status.st_mode) or relative == "usr/bin/minprov"
         assert stat.S_IMODE(status.st_mode) == (0o755 if program else 0o644), relative
+
+
+def test_static_package_needs_no_python_and_takes_the_place_of_the_others() -> None:
+    needed = query("--requires", package(STATIC))
+    assert [line for line in needed if not line.startswith(("(", "rpmlib("))] == [
+        "/bin/sh",
+        "/bin/sh",
+        "systemd",
+        "systemd",
+    ]
+    assert {line.split()[0] for line in query("--provides", package(STATIC))} >= {"minprov", "minprov-duties"}
+    assert set(query("--conflicts", package(STATIC))) == set(PARTS)
 
 
 def test_package_needs_what_fedora_and_suse_call_it() -> None:
@@ -73,6 +115,30 @@ def test_package_needs_what_fedora_and_suse_call_it() -> None:
     }
     for name in PARTS[1:]:
         assert f"minprov = {__version__}-1" in query("--requires", package(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "needed", "wanted"),
+    [
+        (
+            "minprov",
+            {"python3", "python3-aiofiles", "python3-aiohttp", "python3-defusedxml", "systemd"},
+            {"policycoreutils", "python3-uvloop", "selinux-policy", "shadow", "shadow-utils"},
+        ),
+        ("minprov-duties", {"minprov", "systemd"}, {"btrfs-progs", "btrfsprogs", "e2fsprogs", "xfsprogs"}),
+        ("minprov-tools", {"minprov"}, {"mtools", "python3-pycdlib", "qemu-img", "qemu-tools"}),
+    ],
+)
+def test_bill_of_materials_names_what_a_package_needs_beside_it(name: str, needed: set[str], wanted: set[str]) -> None:
+    text = (DIST / f"{package(name).stem}.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    scopes = {part["name"]: part["scope"] for part in json.loads(text)["components"]}
+    assert scopes == dict.fromkeys(needed, "required") | dict.fromkeys(wanted, "optional")
+
+
+def test_bill_of_the_static_package_names_what_is_in_its_program() -> None:
+    bill = DIST / f"{package(STATIC).stem}.cdx.json"
+    assert {"python", "aiohttp", "musl-dev"} <= {part["name"] for part in json.loads(bill.read_text())["components"]}
 
 
 def test_units_run_at_the_next_boot_and_not_before() -> None:
@@ -98,26 +164,28 @@ def test_units_run_at_the_next_boot_and_not_before() -> None:
     assert len(modules) == len(bytecode) > 40
 
 
-def test_package_provisions_and_leaves_nothing_of_itself() -> None:
+@pytest.mark.parametrize("names", [PARTS, (STATIC,)])
+def test_package_provisions_and_leaves_nothing_of_itself(names: tuple[str, ...]) -> None:
     changed = on_a_machine(f"""
         {SITE_PACKAGES}
-        {RPM} --install {" ".join(map(str, map(package, PARTS)))}
+        {RPM} --install {" ".join(map(str, map(package, names)))}
         mkfifo /run/emulator
         exec 3<>/run/emulator
-        PYTHONPATH={MODULES} /usr/bin/python3 -m minprov.emulator --real-addresses >&3 &
+        cd /
+        PYTHONPATH={MODULES if names == PARTS else ROOT} /usr/bin/python3 -B -m minprov.emulator --real-addresses >&3 &
         read -r listening <&3
-        gunzip <{MODULES}/minprov/emulator/data/sample-media.img.gz >/run/media
+        gunzip <{ROOT}/minprov/emulator/data/sample-media.img.gz >/run/media
         minprov --media /run/media
         minprov status | grep --quiet 'Ready'
         getent passwd azureuser
         mkdir --parents /etc/udev/rules.d
         touch /etc/minprov/minprov.toml /etc/udev/rules.d/70-minprov-timeouts.rules
-        test -z "$({RPM} --verify {" ".join(PARTS)} | grep --invert-match ' g ')"
-        {RPM} --erase minprov-tools minprov-duties
-        minprov status
-        test ! -e {MODULES}/minprov/duties
-        test ! -e {MODULES}/minprov/emulator
-        {RPM} --erase minprov
+        test -z "$({RPM} --verify {" ".join(names)} | grep --invert-match ' g ')"
+        for package in {" ".join(reversed(names))}; do
+            minprov status
+            {RPM} --erase $package
+        done
+        test ! -e /usr/share/minprov
     """)
     # The machine that it made, with its configuration and its state, and what the test and rpm need.
     machine = r"\./(home/azureuser|etc/(passwd|shadow|group|gshadow|subuid|subgid)-?|"
