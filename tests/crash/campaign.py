@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import compileall
 import os
 import signal
@@ -20,7 +19,8 @@ from tests.harness.driver import PROGRAMS
 from tests.harness.linux import CLONE_NEWNS, detach, unshare
 from tests.harness.machine import WIRESERVER, Image
 
-from .effects import SUPPORTED, Effect
+from .command_line import read_command_line
+from .effects import Effect
 from .machines import FILE_SYSTEMS, FileSystem, each_alone
 from .trial import VM_ID, Kill, Scenario, Verdict, observe, prepare, try_kill, try_power_cut
 
@@ -191,17 +191,8 @@ def spread(points: Sequence[T], number: int | None) -> list[T]:
 
 def main() -> int:
     """Run the campaign, print its figures, and return whether anything was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash")
-    parser.add_argument(
-        "--points", type=int, metavar="N", help="try so many of each kind, evenly spread (default: all)"
-    )
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help="try these only: " + ", ".join(k.name for k in KINDS))
-    options = parser.parse_args()
-    if os.geteuid() != 0 or not SUPPORTED:
-        parser.error("needs root, and x86-64, whose system calls it knows")
-    if unknown := set(options.kinds) - {kind.name for kind in KINDS}:
-        parser.error(f"no such kind: {', '.join(unknown)}")
-    kinds = [kind for kind in KINDS if kind.name in (options.kinds or {kind.name})]
+    number, names = read_command_line("tests.crash", [kind.name for kind in KINDS])
+    kinds = [kind for kind in KINDS if kind.name in names]
     line = "{:<16}{:>8}{:>8}{:>8}{:>14}{:>12}{:>10}"
     print(line.format("kind", "points", "tried", "runs", "Ready twice", "mismatches", "seconds"))
     tried = mismatches = 0
@@ -211,7 +202,7 @@ def main() -> int:
             begun = time.monotonic()
             points = prepared.points(kind)
             outcomes = []
-            for outcome in prepared.run([(kind, kill) for kill in spread(points, options.points)]):
+            for outcome in prepared.run([(kind, kill) for kill in spread(points, number)]):
                 outcomes.append(outcome)
                 if outcome.mismatch:
                     print(outcome, flush=True)

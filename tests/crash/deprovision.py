@@ -6,7 +6,6 @@ a second deprovisioning, which finishes what the first one began.
 
 from __future__ import annotations
 
-import argparse
 import compileall
 import os
 import subprocess
@@ -15,15 +14,16 @@ import tempfile
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import minprov
 from minprov.errors import Reason
 from tests.harness.linux import CLONE_NEWNS, detach, unshare
 from tests.harness.machine import Image
 
-from .campaign import everywhere, kills_of, spread, when_durable
-from .effects import SUPPORTED, Effect, Effects
+from .campaign import BUSYBOX, everywhere, kills_of, of_program, spread, when_durable
+from .command_line import read_command_line
+from .effects import Effect, Effects
 from .machines import FILE_SYSTEMS, FileSystem, MachineOnDisk, alone, copy_disk, each_alone, make_disk
 from .tracer import Stop
 from .trial import (
@@ -42,9 +42,12 @@ from .trial import (
     state_of,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 EXT4, _, BTRFS = FILE_SYSTEMS
 # Without what is not the image's, so that the points are about what minprov and a VM leave.
-IMAGE = Scenario(
+AS_BUILT = Scenario(
     "as-built",
     """
     rm -rf /root/.*history /root/.viminfo /root/.lesshst /root/.ssh
@@ -52,6 +55,7 @@ IMAGE = Scenario(
     rm -rf /var/lib/dbus/machine-id /var/crash /etc/resolv.conf /var/lib/NetworkManager /etc/ssh/ssh_host_*
     """,
 )
+WITH_BUSYBOX = Scenario("with-busybox", AS_BUILT.prepare + BUSYBOX.prepare)
 ARGUMENTS = ["deprovision", "--user", "--yes"]
 LOGIN = (
     *("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/sudoers.d/*", "/etc/ssh/sshd_config.d/*"),
@@ -65,14 +69,17 @@ class Kind(NamedTuple):
     """Cuts of one kind. What had reached the disk is there at the next boot; with `killed`, all that was written."""
 
     name: str
-    file_system: FileSystem
+    choose: Callable[[list[Kill]], list[Kill]]
+    file_system: FileSystem = EXT4
     killed: bool = False
+    image: Scenario = AS_BUILT
 
 
 KINDS = (
-    Kind("killed", EXT4, killed=True),
-    Kind("power-cut-ext4", EXT4),
-    Kind("power-cut-btrfs", BTRFS),
+    Kind("killed", everywhere, killed=True),
+    Kind("busybox", of_program("busybox"), killed=True, image=WITH_BUSYBOX),
+    Kind("power-cut-ext4", when_durable),
+    Kind("power-cut-btrfs", when_durable, BTRFS),
 )
 
 
@@ -176,24 +183,19 @@ def _sync(machine: MachineOnDisk) -> None:
 
 def main() -> int:
     """Try the points of each kind, print the figures, and return whether anything was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.deprovision")
-    parser.add_argument("--points", type=int, metavar="N", help="try so many of each kind (default: all)")
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help="these only: " + ", ".join(k.name for k in KINDS))
-    options = parser.parse_args()
-    if os.geteuid() != 0 or not SUPPORTED:
-        parser.error("needs root, and x86-64, whose system calls it knows")
+    points, names = read_command_line("tests.crash.deprovision", [kind.name for kind in KINDS])
     line = "{:<16}{:>8}{:>8}{:>12}{:>10}"
     print(line.format("kind", "points", "tried", "mismatches", "seconds"))
     compileall.compile_dir(os.path.dirname(minprov.__file__), quiet=2)
     unshare(CLONE_NEWNS)
     wrong = 0
+    kinds = [kind for kind in KINDS if kind.name in names]
     with tempfile.TemporaryDirectory(prefix="minprov-crash-") as directory, ExitStack() as stack:
         image = Image(directory, [sys.executable, "-m", "minprov"], privileged=True)
         stack.callback(detach, directory)
-        image = image.upon(alone(partial(prepare, image, IMAGE)))
-        for kind in KINDS:
-            if kind.name in (options.kinds or {kind.name}):
-                wrong += _try_kind(image, kind, options.points, line)
+        layers = {scenario: alone(partial(prepare, image, scenario)) for scenario in {kind.image for kind in kinds}}
+        for kind in kinds:
+            wrong += _try_kind(image.upon(layers[kind.image]), kind, points, line)
     return 1 if wrong else 0
 
 
@@ -206,7 +208,7 @@ def _try_kind(image: Image, kind: Kind, number: int | None, line: str) -> int:
         copy_disk(template, observed)
         effects, deprovisioned = alone(partial(observe, image, kind, observed))
         undisturbed = Undisturbed(provisioned, effects, deprovisioned)
-        points = (everywhere if kind.killed else when_durable)(kills_of(effects))
+        points = kind.choose(kills_of(effects))
         tried = spread(points, number)
         works = [partial(try_cut, image, kind, template, undisturbed, kill) for kill in tried]
         for index, faults in each_alone(works):

@@ -8,7 +8,6 @@ the sync writes, chosen at random, and the others as they were.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -29,7 +28,8 @@ from tests.duties.test_whole_runs import DISKS, PROGRAM, write_config
 from tests.harness.linux import MS_PRIVATE, MS_REC, mount
 
 from .campaign import spread
-from .effects import CALLS, SUPPORTED, Effect, Effects
+from .command_line import read_command_line
+from .effects import CALLS, Effect, Effects
 from .machines import FILE_SYSTEMS, FileSystem, alone, copy_disk, make_disk
 from .tracer import Blow, Stop, trace
 
@@ -285,18 +285,13 @@ def try_cut(kind: Kind, disks: Disks, cut: Cut) -> list[str]:
 
 def main() -> int:
     """Try the moments of each kind, print the figures, and return whether anything was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.resource_disk")
-    parser.add_argument("--points", type=int, metavar="N", help="try so many of each kind (default: all)")
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help="these only: " + ", ".join(k.name for k in KINDS))
-    options = parser.parse_args()
-    if os.geteuid() != 0 or not SUPPORTED:
-        parser.error("needs root, and x86-64, whose system calls it knows")
+    points, names = read_command_line("tests.crash.resource_disk", [kind.name for kind in KINDS])
     line = "{:<16}{:>8}{:>8}{:>12}{:>10}"
     print(line.format("kind", "points", "tried", "mismatches", "seconds"))
     wrong = 0
     for kind in KINDS:
-        if kind.name in (options.kinds or {kind.name}):
-            wrong += _try_kind(kind, options.points, line)
+        if kind.name in names:
+            wrong += _try_kind(kind, points, line)
     return 1 if wrong else 0
 
 
