@@ -216,6 +216,8 @@ class _Tree:
                 target = next((target for target in ESP_TARGETS if _is_empty(self.root, target)), None)
                 if target:
                     self._mount_at(index, target)
+                else:
+                    self._note(index, unread=f"the system has no empty {' or '.join(ESP_TARGETS)} to show it at")
             elif volume.target is None and volume.unread is None:
                 kind = _kind(volume)
                 self._note(index, unread=f"{kind} is not read here" if kind in LAYERS else None)

@@ -108,6 +108,7 @@ DISK_DEFECTS = [
         "no driver",
     ),
     ("swap-os-disk", "risk", DISK._replace(volumes=(Volume(PARTITION, Superblock("swap")),)), None, "2 is swap"),
+    ("secure-boot", "unknown", DISK, None, "no boot loader for UEFI"),
     ("nvme", "fails", DISK._replace(layout=Layout(("V1",), None, ())), "nvme", "generation 2 alone"),
 ]
 

@@ -189,6 +189,18 @@ def test_what_cannot_be_entered_is_named_with_both_ways_out(tmp_path: Path, cont
     assert "guestmount" in caught.value.data["hint"]
 
 
+def test_an_esp_that_has_no_place_in_the_system_is_told(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    (tree / "boot/efi").rmdir()
+    (tree / "boot/vmlinuz").write_text("kernel")
+    image = assemble(tmp_path / "image", make_file_system(tmp_path / "root", "ext4", tree))
+    with disk_tree(str(image)) as (_, disk):
+        esp = disk.volumes[0]
+    assert esp.target is None
+    assert esp.unread is not None
+    assert "no empty /boot/efi" in esp.unread
+
+
 def test_a_link_leads_to_nothing_of_this_machine(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree", "LABEL=boot /boot ext4 defaults 0 1\n")
     (tree / "boot/efi").rmdir()

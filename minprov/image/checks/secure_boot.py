@@ -33,6 +33,9 @@ def judge_signatures(subject: Subject) -> Iterator[Found]:
         elif path in loaders and not program.microsoft:
             what = "signed, and not by Microsoft: Secure Boot starts it only with a key from the image definition"
             yield Found(what, path)
+    if subject.disk and not loaders:
+        what = "not judged: no boot loader for UEFI is in the tree of this disk"
+        yield Found(what, subject.disk.path, severity=Severity.UNKNOWN, fix="Look at it by hand.")
     # Last, for what cannot be verified here leaves the rest unknown.
     vendor = [der for path in loaders if (shim := programs[path]) for der in shim.vendor]
     for path, program in programs.items():
