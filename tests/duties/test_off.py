@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minprov.config import DUTIES, Options, load
+from minprov.config import DUTIES, OnPool, Options, load
 from minprov.emulator.ovf_env import build_ovf_env
 from minprov.emulator.vm import SAMPLE_VM
 from minprov.model import Evidence, Secret
@@ -77,6 +77,19 @@ def test_a_run_loads_of_a_duty_that_is_off_its_settings_alone(table: str | None,
     assert "minprov.provision" in loaded
     duty = f"minprov.duties.{DUTIES[table]}" if table else None
     assert duties_in(loaded) == ({"minprov.duties", duty, f"{duty}.settings"} if duty else set())
+
+
+@pytest.mark.parametrize("choice", ["refuse", "wait"])
+def test_an_ordinary_vm_does_nothing_more_for_being_allowed_to_wait_in_a_pool(choice: str, tmp_path: Path) -> None:
+    config = tmp_path / "m.toml"
+    config.write_text(f'preprovisioning = "{choice}"\n')
+    options = load(str(config))
+    assert options._replace(preprovisioning=OnPool.REFUSE) == Options()
+    assert steps_of(options) == STEPS
+    arguments = ["--dry-run", "--emulated", "--json", "--config", str(config)]
+    loaded = modules_of(f"from minprov.cli import run\nassert run({arguments}) == 0\nprint()")
+    duty = "minprov.duties.wait_in_pool"
+    assert duties_in(loaded) == {"minprov.duties", duty, f"{duty}.settings"}
 
 
 @pytest.mark.parametrize("command", sorted(set(DUTIES.values())))
