@@ -8,9 +8,12 @@ import logging
 import socket
 import time
 from contextlib import suppress
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from minprov.limits import ROUTE_POLL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
@@ -27,20 +30,11 @@ class RouteWatch:
         self._next_change = asyncio.Event()
 
     def __enter__(self) -> Self:
-        try:
-            kinds = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-            self._socket = socket.socket(socket.AF_NETLINK, kinds, socket.NETLINK_ROUTE)
-            self._socket.bind((0, RTMGRP_IPV4_ROUTE))
-            asyncio.get_running_loop().add_reader(self._socket, self._notice)
-        except OSError as error:  # a sandbox may have none
-            logger.debug("changes of routes are not told of: %s", error)
-            self._socket = None
+        self._socket = subscribe(RTMGRP_IPV4_ROUTE, self._notice)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._socket:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            self._socket.close()
+        unsubscribe(self._socket)
 
     async def wait_for_route(self, address: str, *, deadline: float) -> None:
         """Return once the kernel has a route to the address, looking again at its word alone, or at the deadline."""
@@ -59,6 +53,29 @@ class RouteWatch:
                 self._socket.recv(MESSAGES)
         self._next_change.set()
         self._next_change = asyncio.Event()
+
+
+def subscribe(groups: int, notice: Callable[[], None]) -> socket.socket | None:
+    """Have the event loop call `notice` when the kernel tells of a change to one of the groups of rtnetlink(7).
+
+    Return the socket to read it from; a sandbox may have none.
+    """
+    try:
+        kinds = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        kernel = socket.socket(socket.AF_NETLINK, kinds, socket.NETLINK_ROUTE)
+        kernel.bind((0, groups))
+        asyncio.get_running_loop().add_reader(kernel, notice)
+    except OSError as error:
+        logger.debug("changes of the network are not told of: %s", error)
+        return None
+    return kernel
+
+
+def unsubscribe(kernel: socket.socket | None) -> None:
+    """Have `notice` not called any more."""
+    if kernel:
+        asyncio.get_running_loop().remove_reader(kernel)
+        kernel.close()
 
 
 def has_route(address: str) -> bool:

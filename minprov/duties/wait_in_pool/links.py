@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
-import logging
 import socket
 import struct
 from contextlib import suppress
 from typing import Self
 
-logger = logging.getLogger(__name__)
+from minprov.network.routes import MESSAGES, RTMGRP_IPV4_ROUTE, subscribe, unsubscribe
 
 # linux/rtnetlink.h, linux/netlink.h, linux/if.h, linux/sockios.h
-RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE = 0x1, 0x10, 0x40
+RTMGRP_LINK, RTMGRP_IPV4_IFADDR = 0x1, 0x10
 RTM_NEWLINK, RTM_DELLINK = 16, 17
 HEADER = struct.Struct("=IHHII")
 LINK = struct.Struct("=BxHiII")
 IFF_LOOPBACK, IFF_RUNNING = 0x8, 0x40
 SIOCGIFFLAGS, SIOCGIFADDR = 0x8913, 0x8915
 IFREQ = struct.Struct("=16sH22x")
-MESSAGES = 1 << 16
 
 
 class LinkWatch:
@@ -37,21 +35,12 @@ class LinkWatch:
         self._watched: set[int] = set()
 
     def __enter__(self) -> Self:
-        try:
-            kinds = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-            self._socket = socket.socket(socket.AF_NETLINK, kinds, socket.NETLINK_ROUTE)
-            self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE))
-            self._watched = links_in_use()  # behind the subscription: what changes from here on is told
-            asyncio.get_running_loop().add_reader(self._socket, self._notice)
-        except OSError as error:
-            logger.info("changes of links are not told of: %s", error)
-            self._socket = None
+        self._socket = subscribe(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE, self._notice)
+        self._watched = links_in_use()  # behind the subscription: what changes from here on is told
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._socket:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            self._socket.close()
+        unsubscribe(self._socket)
 
     @property
     def has_lost(self) -> bool:
