@@ -190,7 +190,7 @@ EMULATOR_LAYERS = (
     {"__main__"},
 )
 GUEST_LAYERS = (
-    {"outputs", "tools", "transcript", "waiting"},
+    {"architecture", "outputs", "tools", "transcript", "waiting"},
     {"acceleration", "network"},
     {"login", "machine", "platform"},
     {"image"},

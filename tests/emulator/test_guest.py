@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from minprov.emulator.guest import cli
+from minprov.emulator.guest.architecture import ARM64, X64
 from minprov.emulator.guest.cli import main
 from minprov.emulator.guest.image import open_image, uefi_arguments
 from minprov.emulator.guest.transcript import Transcript, UnheardError
 from minprov.emulator.vm import SAMPLE_VM, VirtualMachine, dump_vm, load_vm
 from minprov.errors import ProvisioningError, Reason
+from tests.image.test_vhd import MIB, make_image, with_loader
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from minprov.emulator.guest.boot import Trial
 
 BOOT_SECTOR = bytes(510) + b"\x55\xaa"
 FIXED_VHD = BOOT_SECTOR + bytes(4096) + b"conectix".ljust(512, b"\0")
@@ -118,16 +123,49 @@ def test_uefi_is_the_first_described_that_this_machine_can_run(tmp_path: Path) -
         ("70-later.json", [], pc),
     ):
         (described / name).write_text(firmware(features=features, machines=machines, code=name, variables=variables))
-    arguments = uefi_arguments(tmp_path, [tmp_path / "absent", described])
+    arguments = uefi_arguments(tmp_path, X64, [tmp_path / "absent", described])
     assert "if=pflash,unit=0,format=raw,readonly=on,file=60-plain.json" in arguments
     assert f"if=pflash,unit=1,format=raw,file={tmp_path}/uefi-variables.fd" in arguments
     assert (tmp_path / "uefi-variables.fd").read_bytes() == b"empty"
 
 
 def test_without_uefi_firmware_its_package_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ProvisioningError, match="apt install ovmf") as caught:
-        uefi_arguments(tmp_path, [tmp_path])
-    assert caught.value.reason is Reason.TOOL_NOT_FOUND
+    for architecture, package in ((X64, "ovmf"), (ARM64, "qemu-efi-aarch64")):
+        with pytest.raises(ProvisioningError, match=f"apt install {package}") as caught:
+            uefi_arguments(tmp_path, architecture, [tmp_path])
+        assert caught.value.reason is Reason.TOOL_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("loader", "arguments", "tool"),
+    [
+        ("BOOTX64.EFI", [], "qemu-system-x86_64"),
+        ("BOOTAA64.EFI", [], "qemu-system-aarch64"),
+        ("BOOTX64.EFI", ["--arch", "Arm64"], "qemu-system-aarch64"),
+        ("BOOTAA64.EFI", ["--arch", "x64"], "qemu-system-x86_64"),
+    ],
+)
+def test_the_loader_tells_the_processor(
+    tmp_path: Path, loader: str, arguments: list[str], tool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = make_image(tmp_path / "image", 30 * MIB)
+    with_loader(image, loader)
+    trials: list[Trial] = []
+
+    async def keep(trial: Trial, say: object) -> bool:
+        trials.append(trial)
+        return True
+
+    monkeypatch.setattr(cli, "try_image", keep)
+    assert cli.main([str(image), *arguments]) == os.EX_OK
+    assert trials[0].architecture.qemu == tool
+    assert trials[0].uefi == (tool == "qemu-system-aarch64")
+
+
+def test_no_bios_starts_arm64(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "image").write_bytes(BOOT_SECTOR)
+    assert cli.main([str(tmp_path / "image"), "--arch", "Arm64", "--firmware", "bios"]) == os.EX_USAGE
+    assert "aarch64 has UEFI alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("vm", [SAMPLE_VM, VirtualMachine(), VirtualMachine(hostname='"\\\x7f\n', user_data=b"\xff")])

@@ -7,14 +7,24 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .architecture import X64
 from .tools import find_tool
+
+if TYPE_CHECKING:
+    from .architecture import Architecture
 
 _DEVICE = "/dev/kvm"
 _LONG_MODE = Path(__file__).parents[1] / "data/long-mode.img"
 _REACHED = 33
 """What the boot sector makes QEMU's exit status, from 64-bit mode."""
 _LIMIT = 30.0
+
+
+def is_accelerated(architecture: Architecture) -> bool:
+    """Tell whether KVM is used: for x64 where it works, and not yet for others."""
+    return architecture is X64 and kvm_works()
 
 
 @functools.cache

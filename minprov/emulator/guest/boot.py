@@ -27,7 +27,7 @@ from minprov.outcome.chart import WAIT, WORK, Bar, Row
 from minprov.outcome.page import Moment, Verdict, render_boot_page
 from minprov.outcome.terminal import Colour, coloured
 
-from .acceleration import kvm_works
+from .acceleration import is_accelerated
 from .image import uefi_arguments
 from .login import Login, make_key_pair
 from .machine import firmware_uuid, running_machine
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from minprov.emulator.vm import VirtualMachine
 
+    from .architecture import Architecture
     from .image import DiskImage
     from .login import KeyPair
     from .machine import Machine
@@ -58,6 +59,7 @@ class Trial:
     """What is tried: an image, as the VM that the platform believes in."""
 
     image: DiskImage
+    architecture: Architecture
     vm: VirtualMachine
     faults: Path | None
     uefi: bool
@@ -84,7 +86,8 @@ async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
         say(text)
 
     story = _Story(say_above)
-    firmware, processor = "UEFI" if trial.uefi else "BIOS", "KVM" if kvm_works() else "software emulation"
+    firmware = "UEFI" if trial.uefi else "BIOS"
+    processor = "KVM" if is_accelerated(trial.architecture) else "software emulation"
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="minprov-boot-")))
         key = make_key_pair(directory) if "key" in trial.logins else None
@@ -97,12 +100,13 @@ async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
             running_machine(
                 network=network,
                 directory=directory,
-                boots=(*trial.image.arguments, *(uefi_arguments(directory) if trial.uefi else ())),
+                boots=(*trial.image.arguments, *(uefi_arguments(directory, trial.architecture) if trial.uefi else ())),
                 product_uuid=vm.vm_id if trial.uefi else firmware_uuid(vm.vm_id),
                 mac=vm.mac_address,
                 media=_write_media(vm, directory) if trial.has_media else None,
                 console_log=trial.console,
                 memory=trial.memory,
+                architecture=trial.architecture,
             )
         )
         logins: dict[str, Login] = {}
@@ -110,7 +114,7 @@ async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
             logins["key"] = Login.with_key(network, vm.username, key)
         if "password" in trial.logins and vm.password:
             logins["password"] = Login.with_password(network, vm.username, vm.password.reveal(), directory)
-        say(f"{trial.image.path.name} starts as {vm.hostname}: {firmware}, {processor}")
+        say(f"{trial.image.path.name} starts as {vm.hostname}: {trial.architecture.name}, {firmware}, {processor}")
         await machine.start()
         story.starts_at = machine.started_at
 

@@ -14,8 +14,9 @@ from minprov.emulator.faults import load_faults
 from minprov.emulator.options import Parser, add_vm_options, virtual_machine
 from minprov.errors import ProvisioningError, Reason
 
+from .architecture import ARCHITECTURES, X64
 from .boot import Trial, try_image
-from .image import open_image
+from .image import find_architecture, open_image
 
 if TYPE_CHECKING:
     import argparse
@@ -55,11 +56,17 @@ def _trial(options: argparse.Namespace) -> Trial:
         load_faults(options.faults)
     if "password" in options.login and vm.password is None:
         raise ProvisioningError(Reason.USAGE, option="--login password", detail="the VM has no password")
+    image = open_image(options.image)
+    architecture = ARCHITECTURES[options.arch] if options.arch else find_architecture(image)
+    firmware = options.firmware or ("bios" if architecture is X64 else "uefi")
+    if firmware == "bios" and architecture is not X64:
+        raise ProvisioningError(Reason.USAGE, option="--firmware bios", detail=f"{architecture.name} has UEFI alone")
     return Trial(
-        image=open_image(options.image),
+        image=image,
+        architecture=architecture,
         vm=vm,
         faults=options.faults,
-        uefi=options.firmware == "uefi",
+        uefi=firmware == "uefi",
         has_media=not options.no_media,
         logins=tuple(dict.fromkeys(options.login)),
         limit=options.limit,
@@ -79,7 +86,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("image", metavar="IMAGE", help="disk image: raw, qcow2, VHD, VHDX or VMDK")
     machine = add_vm_options(parser)
-    machine.add_argument("--firmware", choices=["bios", "uefi"], default="bios", help="what starts it (default: bios)")
+    machine.add_argument(
+        "--arch", choices=ARCHITECTURES, help="its processor (default: what its EFI loader is for, else x64)"
+    )
+    machine.add_argument("--firmware", choices=["bios", "uefi"], help="what starts it (default: bios, for Arm64 uefi)")
     machine.add_argument("--memory", metavar="MIB", type=int, default=1024, help="(default: 1024)")
     machine.add_argument("--no-media", action="store_true", help="without provisioning media (default: with)")
     behaviour = parser.add_argument_group("behaviour")

@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.disk_image import BOOT_SIGNATURE, HEAD, TAIL, ImageFormat, recognise
+from minprov.formats.partitions import parse_partition_table
+from minprov.image.disk_file import open_disk
+from minprov.image.layout import judge_layout
 
+from .architecture import ARCHITECTURES, X64
 from .machine import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from .architecture import Architecture
+
 # Where the firmware of a distribution is described (QEMU, docs/interop/firmware.json), in order of precedence.
 _DESCRIPTIONS = (Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmware"))
-_MACHINE = "pc-i440fx-7.2"
 
 
 class DiskImage(NamedTuple):
@@ -55,12 +60,28 @@ def open_image(path: str | Path) -> DiskImage:
     return DiskImage(path, image_format.driver)
 
 
-def uefi_arguments(directory: Path, descriptions: Sequence[Path] = _DESCRIPTIONS) -> tuple[str, ...]:
+def find_architecture(image: DiskImage) -> Architecture:
+    """Return what the loader on a plain disk's EFI system partition is for; of other disks it is not known, and x64.
+
+    Raises: ProvisioningError if the image cannot be read.
+    """
+    if image.driver not in (ImageFormat.RAW.driver, ImageFormat.VHD.driver):
+        return X64
+    with open_disk(str(image.path)) as disk:
+        if not disk.is_plain:
+            return X64
+        layout = judge_layout(disk.path, parse_partition_table(disk.read, disk.size))
+    return ARCHITECTURES[layout.architecture] if layout.architecture else X64
+
+
+def uefi_arguments(
+    directory: Path, architecture: Architecture = X64, descriptions: Sequence[Path] = _DESCRIPTIONS
+) -> tuple[str, ...]:
     """Return QEMU's arguments for the UEFI firmware that this machine has; its variables are kept in `directory`.
 
     Raises: ProvisioningError(TOOL_NOT_FOUND) if there is none.
     """
-    for mapping in _described_uefi(descriptions):
+    for mapping in _described_uefi(descriptions, architecture):
         variables = directory / "uefi-variables.fd"
         variables.write_bytes(Path(mapping["nvram-template"]["filename"]).read_bytes())
         code = Path(mapping["executable"]["filename"])
@@ -68,16 +89,17 @@ def uefi_arguments(directory: Path, descriptions: Sequence[Path] = _DESCRIPTIONS
             *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={quoted(code)}"),
             *("-drive", f"if=pflash,unit=1,format=raw,file={quoted(variables)}"),
         )
-    raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="UEFI firmware for QEMU", action="apt install ovmf")
+    action = f"apt install {architecture.firmware_package}"
+    raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="UEFI firmware for QEMU", action=action)
 
 
-def _described_uefi(directories: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def _described_uefi(directories: Sequence[Path], architecture: Architecture) -> Iterator[dict[str, Any]]:
     for path in sorted((path for directory in directories for path in directory.glob("*.json")), key=lambda p: p.name):
         description = json.loads(path.read_bytes())
         mapping = description["mapping"]
         fits = any(
-            target["architecture"] == "x86_64"
-            and any(fnmatch.fnmatchcase(_MACHINE, pattern) for pattern in target["machines"])
+            target["architecture"] == architecture.name
+            and any(fnmatch.fnmatchcase(architecture.machine, pattern) for pattern in target["machines"])
             for target in description["targets"]
         )
         needs_more = {"requires-smm", "secure-boot"} & set(description["features"])

@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 from minprov.errors import ProvisioningError, Reason
 
-from .acceleration import kvm_works
+from .acceleration import is_accelerated
+from .architecture import X64
 from .network import TAP
+from .tools import find_tool
 from .transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from .architecture import Architecture
     from .network import Network
 
 # "MSFT AZURE VM": how every Azure machine names itself (cloud-init, sources/azure/identity.py).
 CHASSIS_ASSET_TAG = "7783-7084-3265-9085-8269-3286-77"
 
-# Stopped, until every channel is listened to. Five-level paging and nested virtualization are slow to emulate.
-_PC = (
-    *("qemu-system-x86_64", "-machine", "pc", "-cpu", "max,la57=off,svm=off", "-smp", "1"),
-    *("-nodefaults", "-display", "none", "-S"),
-)
+# Stopped, until every channel is listened to.
+_BARE = ("-smp", "1", "-nodefaults", "-display", "none", "-S")
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -111,6 +111,7 @@ async def running_machine(
     drive: bool = True,
     console_log: Path | None = None,
     memory: int = 1024,
+    architecture: Architecture = X64,
 ) -> AsyncIterator[Machine]:
     """Make a machine, which `start` starts, and end it with the context.
 
@@ -125,7 +126,8 @@ async def running_machine(
         log = f",logfile={quoted(console_log)}" if console_log else ""
         await network.spawn(
             qemu,
-            *(*_PC, "-accel", "kvm" if kvm_works() else "tcg,tb-size=256", "-m", str(memory)),
+            *(find_tool(architecture.qemu), *architecture.options, *_BARE),
+            *("-accel", "kvm" if is_accelerated(architecture) else "tcg,tb-size=256", "-m", str(memory)),
             *("-smbios", f"type=1,manufacturer=Microsoft Corporation,product=Virtual Machine,uuid={product_uuid}"),
             *("-smbios", f"type=3,manufacturer=Microsoft Corporation,asset={CHASSIS_ASSET_TAG}"),
             *("-device", "virtio-scsi-pci", "-device", "virtio-rng-pci"),
@@ -137,13 +139,13 @@ async def running_machine(
             *boots,
             *(_optical_drive(media) if drive else ()),
         )
-        (from_qmp, to_qmp), (from_console, to_console) = await _connected(connecting, qemu)
+        (from_qmp, to_qmp), (from_console, to_console) = await _connected(connecting, qemu, architecture.qemu)
         for writer in (to_qmp, to_console):
             stack.push_async_callback(close, writer)
         console, monitor = Transcript("serial console"), Monitor(from_qmp, to_qmp)
         follower = asyncio.create_task(console.follow(from_console))
         try:
-            await _greet(monitor, qemu)
+            await _greet(monitor, qemu, architecture.qemu)
             yield Machine(monitor, console)
         finally:
             await monitor.close()
@@ -175,7 +177,7 @@ async def close(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-async def _connected(connecting: Sequence[asyncio.Future[Streams]], qemu: Transcript) -> list[Streams]:
+async def _connected(connecting: Sequence[asyncio.Future[Streams]], qemu: Transcript, tool: str) -> list[Streams]:
     everyone: asyncio.Future[list[Streams]] = asyncio.gather(*connecting)
     ended = asyncio.create_task(qemu.closed())
     either: list[asyncio.Future[Any]] = [everyone, ended]
@@ -183,17 +185,17 @@ async def _connected(connecting: Sequence[asyncio.Future[Streams]], qemu: Transc
     ended.cancel()
     if not everyone.done():
         everyone.cancel()
-        raise ProvisioningError(Reason.TOOL_FAILED, tool=_PC[0], detail=qemu.text.strip())
+        raise ProvisioningError(Reason.TOOL_FAILED, tool=tool, detail=qemu.text.strip())
     return everyone.result()
 
 
-async def _greet(monitor: Monitor, qemu: Transcript) -> None:
+async def _greet(monitor: Monitor, qemu: Transcript, tool: str) -> None:
     """Make the monitor take commands. QEMU connects before it opens its disks: one that it cannot read ends it here."""
     try:
         await monitor.execute("qmp_capabilities")
     except RuntimeError as error:
         await qemu.closed()
-        raise ProvisioningError(Reason.TOOL_FAILED, tool=_PC[0], detail=qemu.text.strip()) from error
+        raise ProvisioningError(Reason.TOOL_FAILED, tool=tool, detail=qemu.text.strip()) from error
 
 
 def _optical_drive(media: Path | None) -> list[str]:

@@ -11,6 +11,7 @@ from minprov.errors import ProvisioningError, Reason
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 _PACKAGES = {
+    "qemu-system-aarch64": "qemu-system-arm",
     "qemu-system-x86_64": "qemu-system-x86",
     "dnsmasq": "dnsmasq-base",
     "ip": "iproute2",
