@@ -13,7 +13,7 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' $(MAKEFILE_LIST) | column -t -s: -N command,does
+	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')" -N command,does
 
 demo: $(VENV)/.ready  ## provision, dry, on the emulated platform
 	$(BIN)/python -m minprov --dry-run --emulated
