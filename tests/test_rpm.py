@@ -23,8 +23,8 @@ from tests.test_packages import ROOT, on_a_machine, run
 DIST = ROOT / "dist"
 MODULES = "/usr/share/minprov/modules"
 PARTS = ("minprov", "minprov-duties", "minprov-tools")
-STATIC = "minprov-static"
-ALL = (*PARTS, STATIC)
+STATIC, SELINUX = "minprov-static", "minprov-selinux"
+ALL = (*PARTS, STATIC, SELINUX)
 # Debian's rpm has its database in root's home unless told otherwise.
 RPM = "rpm --dbpath /var/lib/rpm --nodeps"
 SITE_PACKAGES = 'ln -s ../python3/dist-packages "$(echo /usr/lib/python3.*)/site-packages"'
@@ -126,6 +126,7 @@ def test_package_needs_what_fedora_and_suse_call_it() -> None:
             {"policycoreutils", "python3-uvloop", "selinux-policy", "shadow", "shadow-utils"},
         ),
         ("minprov-duties", {"minprov", "systemd"}, {"btrfs-progs", "btrfsprogs", "e2fsprogs", "xfsprogs"}),
+        ("minprov-selinux", {"policycoreutils"}, set()),
         ("minprov-tools", {"minprov"}, {"mtools", "python3-pycdlib", "qemu-img", "qemu-tools"}),
     ],
 )
@@ -211,4 +212,18 @@ def test_an_upgrade_keeps_what_the_administrator_enabled(tmp_path: Path) -> None
         systemctl is-enabled minprov.service minprov-resource-disk.service
         test "$(find {MODULES} -name '*.py' | wc -l)" = "$(find {MODULES} -name '*.pyc' | wc -l)"
         test ! -e {MODULES}/minprov/commands/__pycache__/former.*.pyc
+    """)
+
+
+def test_selinux_module_is_in_the_policy_as_long_as_its_package_is_installed() -> None:
+    rule = "allow systemd_networkd_t initrc_t:dbus send_msg;"
+    search = (
+        "sesearch --allow --source systemd_networkd_t --target initrc_t --class dbus /etc/selinux/*/policy/policy.*"
+    )
+    on_a_machine(f"""
+        ! {search} | grep '{rule}' || exit
+        {RPM} --install {package(SELINUX)}
+        {search} | grep '{rule}'
+        {RPM} --erase {SELINUX}
+        ! {search} | grep '{rule}' || exit
     """)
