@@ -104,10 +104,10 @@ def test_a_run_that_cannot_load_its_client_fails_loudly(whole: WholeRun, tmp_pat
         run = await ended(await whole.start(platform, env={"PYTHONPATH": str(tmp_path / "broken")}))
         assert run.status == 70
         assert "broken on purpose" in run.stderr
-        told = "result=error|reason=unhandled exception|"
+        told = "result=error|reason=program cannot be loaded|"
         assert whole.host_report().startswith(told)
         assert whole.console_lines()[0].startswith(f"minprov: {told}")
-        assert whole.report()["error"]["data"] == {"exception": "ImportError"}
+        assert whole.report()["error"]["data"] == {"detail": "broken on purpose"}
 
     on(Emulator(), test)
 

@@ -46,6 +46,12 @@ def running(directory: Path, name: str) -> Iterator[None]:
             process.kill()
 
 
+@pytest.fixture(autouse=True)
+def _without_clients_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    listdir, of_the_host = os.listdir, set(os.listdir("/proc"))
+    monkeypatch.setattr(os, "listdir", lambda path: [name for name in listdir(path) if name not in of_the_host])
+
+
 @pytest.fixture
 def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "unpublished-hostname"
