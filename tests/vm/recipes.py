@@ -80,6 +80,7 @@ DUTIES = replace(
         f"echo root:{ROOT_PASSWORD} | chpasswd",
     ),
 )
+BEST_EFFORT = "sed -i s/required/best-effort/ /etc/minprov/minprov.toml"
 
 # As hardening guides have it, and minimal kernels are built: no file system that a disc could be mounted with.
 NO_DISC_FILE_SYSTEMS = replace(
@@ -193,6 +194,23 @@ OPENRC = Recipe(
         "rc-update add minprov boot",
         "echo 'vm:2345:respawn:/usr/local/sbin/vm-shell' >>/etc/inittab",
     ),
+)
+
+# The same disk, with a script for the duty alone: nothing else waits for it.
+RESOURCE_DISK_SYSVINIT = replace(
+    SYSVINIT,
+    name="resource-disk-sysvinit",
+    trees=(*SYSVINIT.trees, "resource-disk"),
+    duties=True,
+    commands=(*SYSVINIT.commands, BEST_EFFORT),
+)
+RESOURCE_DISK_OPENRC = replace(
+    OPENRC,
+    name="resource-disk-openrc",
+    trees=(*OPENRC.trees, "resource-disk"),
+    duties=True,
+    files=(*OPENRC.files, ("units/minprov-resource-disk.openrc", "/etc/init.d/minprov-resource-disk")),
+    commands=(*OPENRC.commands, BEST_EFFORT, "rc-update add minprov-resource-disk boot"),
 )
 
 # No init system at all: busybox runs one script, which has the line of units/rc.minprov in it.

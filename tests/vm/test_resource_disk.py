@@ -17,7 +17,7 @@ import pytest
 
 from tests.vm.image import cache_directory
 from tests.vm.lab import ARTEFACTS, boot, new_disk
-from tests.vm.recipes import RESOURCE_DISK
+from tests.vm.recipes import RESOURCE_DISK, RESOURCE_DISK_OPENRC, RESOURCE_DISK_SYSVINIT
 from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tests.vm.lab import Guest
     from tests.vm.machine import Disk
+    from tests.vm.recipes import Recipe
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
@@ -36,6 +37,7 @@ SETTLED = "systemctl is-system-running --wait"
 STATUS = f"systemctl show {UNIT} --property=ActiveState,Result,ExecMainStatus"
 MOUNTED = f"findmnt --noheadings --output=FSTYPE,OPTIONS {MOUNT_POINT}"
 SWAPS = "cat /proc/swaps"
+RECORDED = "for _ in $(seq 300); do test -e /var/lib/minprov/resource-disk.json && break; sleep 0.2; done"
 RECORD = "cat /var/lib/minprov/resource-disk.json"
 WRITE = f"echo kept >{MOUNT_POINT}/file; sync"
 READ = f"cat {MOUNT_POINT}/file"
@@ -47,6 +49,55 @@ ADDED = "/dev/disk/by-id/scsi-0Msft_Virtual_Disk_added"
 ADDED_TIMEOUT = (
     f"for _ in $(seq 100); do test -e {ADDED} && break; sleep 0.2; done; "
     f"cat /sys/class/block/$(basename $(readlink {ADDED}))/device/timeout"
+)
+
+
+# QEMU's NVMe disks have a model that cannot be chosen: these are the kernel's own target, reached through the loopback.
+NVMET = "/sys/kernel/config/nvmet"
+# The target says that its controllers may share a disk (drivers/nvme/target/admin-cmd.c: CMIC), which Azure's do not:
+# the driver would show a disk above them that has no time-out.
+NO_MULTIPATH = "nvme_core.multipath=N"
+NVME_TARGET = " && ".join(
+    (
+        "modprobe --all nvmet nvmet_tcp nvme_tcp",
+        "{ mountpoint --quiet /sys/kernel/config || mount -t configfs none /sys/kernel/config; }",
+        f"mkdir {NVMET}/ports/1",
+        f"cd {NVMET}/ports/1",
+        "echo tcp >addr_trtype && echo ipv4 >addr_adrfam && echo 127.0.0.1 >addr_traddr && echo 4420 >addr_trsvcid",
+    )
+)
+
+
+def _attach_nvme(name: str, model: str) -> str:
+    """Return a line of shell that attaches an NVMe disk."""
+    return " && ".join(
+        (
+            f"truncate --size=1G /root/{name}",
+            f"mkdir {NVMET}/subsystems/{name} {NVMET}/subsystems/{name}/namespaces/1",
+            f"cd {NVMET}/subsystems/{name}",
+            f"echo 1 >attr_allow_any_host && echo '{model}' >attr_model",
+            f"echo /root/{name} >namespaces/1/device_path && echo 1 >namespaces/1/enable",
+            f"ln -s {NVMET}/subsystems/{name} {NVMET}/ports/1/subsystems/{name}",
+            f"echo transport=tcp,traddr=127.0.0.1,trsvcid=4420,nqn={name} >/dev/nvme-fabrics",
+        )
+    )
+
+
+LOCAL_NVME = _attach_nvme("local", "Microsoft NVMe Direct Disk v2")
+REMOTE_NVME = _attach_nvme("remote", "MSFT NVMe Accelerator v1.0")
+NVME_DISKS = "sleep 2; udevadm settle; cd /sys/class/nvme; grep . */model */nvme*/queue/io_timeout"
+# No disk is named: sysfs tells which it is.
+UNNAMED = "printf '[resource-disk]\\ndevice = \"\"\\n' >/etc/minprov/minprov.toml.d/unnamed.toml"
+AGAIN = f"systemctl restart {UNIT}; {RECORD}"
+NVME_MOUNTED = f"findmnt --noheadings --output=SOURCE,FSTYPE {MOUNT_POINT}; grep {MOUNT_POINT} /proc/swaps"
+NVME = (
+    NVME_TARGET,
+    LOCAL_NVME,
+    REMOTE_NVME,
+    NVME_DISKS,
+    f"mkdir -p /etc/minprov/minprov.toml.d; {UNNAMED}",
+    AGAIN,
+    NVME_MOUNTED,
 )
 
 
@@ -120,18 +171,29 @@ async def _add_disk(guest: Guest, path: Path) -> None:
 
 
 async def _look(
-    system: Disk, name: str, temporary: Path | None, data: Path, *questions: str, added: Path | None = None
+    system: Disk,
+    name: str,
+    temporary: Path | None,
+    data: Path,
+    *questions: str,
+    added: Path | None = None,
+    recipe: Recipe = RESOURCE_DISK,
+    append: str = "",
 ) -> Seen:
     before = digest(data)
     devices = [*scsi_disk(data, 2, "data"), *(scsi_disk(temporary, 1, "temporary") if temporary else ())]
-    async with boot(RESOURCE_DISK, name=f"resource-disk-{name}", disk=system, devices=devices, memory=512) as guest:
-        await guest.machine.shell_ready(within=300)
-        asked = (SETTLED, STATUS, MOUNTED, SWAPS, RECORD, TIMEOUTS, *questions)
+    async with boot(
+        recipe, name=f"resource-disk-{name}", disk=system, devices=devices, memory=512, append=append
+    ) as guest:
+        await guest.machine.shell_ready(within=600)
+        settled = (SETTLED, STATUS) if recipe.systemd else (RECORDED,)
+        asked = (*settled, MOUNTED, SWAPS, RECORD, TIMEOUTS, *questions)
         answers = {question: (await guest.ask(question, within=300)).output.strip() for question in asked}
         if added:
             await _add_disk(guest, added)
             answers[ADDED_TIMEOUT] = (await guest.ask(ADDED_TIMEOUT)).output.strip()
-        await _keep_journal(guest, name)
+        if recipe.systemd:
+            await _keep_journal(guest, name)
         await guest.machine.power_off()
         reports = [
             (event["state"], event["description"] or "")
@@ -146,9 +208,9 @@ async def _keep_journal(guest: Guest, name: str) -> None:
     (ARTEFACTS / f"resource-disk-{name}" / "journal.log").write_text(journal.output)
 
 
-def _story(name: str, play: Callable[[Disk, Path, Path], Any]) -> Story:
+def _story(name: str, play: Callable[[Disk, Path, Path], Any], recipe: Recipe = RESOURCE_DISK) -> Story:
     async def with_disks() -> dict[str, Seen]:
-        with new_disk(RESOURCE_DISK) as system, tempfile.TemporaryDirectory(dir=cache_directory()) as directory:
+        with new_disk(recipe) as system, tempfile.TemporaryDirectory(dir=cache_directory()) as directory:
             data = random_data(Path(directory, "data"))
             seen: dict[str, Seen] = await play(system, Path(directory), data)
             return seen
@@ -172,7 +234,7 @@ async def _later(system: Disk, directory: Path, data: Path) -> dict[str, Seen]:
         "blank": await _look(system, "blank", temporary, data, WRITE),
         "reboot": await _look(system, "reboot", temporary, data, READ),
         "exchanged": await _look(system, "exchanged", another, data, f"ls {MOUNT_POINT}"),
-        "none": await _look(system, "none", None, data),
+        "none": await _look(system, "none", None, data, *NVME, append=NO_MULTIPATH),
     }
 
 
@@ -185,9 +247,23 @@ async def _with_data(system: Disk, directory: Path, data: Path) -> dict[str, See
     return {"with-data": seen}
 
 
+def _by_script(recipe: Recipe) -> Callable[[Disk, Path, Path], Any]:
+    async def play(system: Disk, directory: Path, data: Path) -> dict[str, Seen]:
+        temporary = directory / "temporary"
+        fresh(temporary)
+        name = recipe.name.removeprefix("resource-disk-")
+        return {"first": await _look(system, name, temporary, data, recipe=recipe)}
+
+    return play
+
+
 NEW_DISK = _story("a new temporary disk", _new_disk)
 LATER = _story("a temporary disk, boot after boot", _later)
 WITH_DATA = _story("a temporary disk with data", _with_data)
+BY_SCRIPT = [
+    _story(f"a temporary disk, {recipe.name}", _by_script(recipe), recipe)
+    for recipe in (RESOURCE_DISK_SYSVINIT, RESOURCE_DISK_OPENRC)
+]
 
 
 @pytest.mark.parametrize("story", [NEW_DISK])
@@ -222,6 +298,29 @@ def test_a_later_boot_mounts_and_an_exchanged_disk_is_made_again(story: Story, t
     assert seen["none"].states["resource-disk"] == "unchanged"
     assert seen["none"].answers[STATUS] == "Result=success\nExecMainStatus=0\nActiveState=active"
     assert all(look.data_disk_is_the_same for look in seen.values())
+
+
+@pytest.mark.parametrize("story", [on_demand(LATER)])
+def test_a_local_nvme_disk_is_found_by_its_model(story: Story, told: dict[Story, Future[Any]]) -> None:
+    answers = told[story].result()["none"].answers
+    states = {action["action"]: action["state"] for action in json.loads(answers[AGAIN])["actions"]}
+    assert states == {"disk-timeouts": "unchanged", "resource-disk": "changed", "swap": "changed"}, answers
+    mounted, swap = answers[NVME_MOUNTED].splitlines()
+    assert mounted.split() == ["/dev/nvme0n1", "ext4"]
+    assert swap.startswith(f"{MOUNT_POINT}/swapfile")
+    # The rule has given the remote disk its time-out, and left the local one's.
+    assert "nvme0/nvme0n1/queue/io_timeout:30000" in answers[NVME_DISKS]
+    assert "nvme1/nvme1n1/queue/io_timeout:240000" in answers[NVME_DISKS]
+
+
+@pytest.mark.parametrize("story", [*map(on_demand, BY_SCRIPT)])
+def test_the_script_of_another_init_does_the_same(story: Story, told: dict[Story, Future[Any]]) -> None:
+    seen = told[story].result()["first"]
+    assert seen.states == {"disk-timeouts": "changed", "resource-disk": "changed", "swap": "changed"}
+    assert seen.answers[MOUNTED].startswith("ext4 ")
+    assert f"{MOUNT_POINT}/swapfile" in seen.answers[SWAPS]
+    assert set(seen.answers[TIMEOUTS].split()) == {"300"}
+    assert seen.data_disk_is_the_same
 
 
 @pytest.mark.parametrize("story", [on_demand(WITH_DATA)])
