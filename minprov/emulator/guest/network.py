@@ -121,7 +121,10 @@ async def platform_network(on_dhcp_line: Callable[[float, str], None] | None = N
         if (said := await asyncio.wait_for(holder.stdout.readline(), 10)) != b"up\n":
             detail = said.decode(errors="replace").strip()
             raise ProvisioningError(
-                Reason.NOT_PERMITTED, action="make a network name space with a tap", detail=detail, hint="try as root"
+                Reason.NOT_PERMITTED,
+                action="make a network name space with a tap",
+                detail=detail,
+                hint="it takes user name spaces and an open /dev/net/tun; or try as root",
             )
         network = Network(holder, stack, Transcript("dnsmasq", on_line=on_dhcp_line))
         await network.spawn(network.dhcp, dnsmasq, *_DHCP)
