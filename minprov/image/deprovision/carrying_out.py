@@ -47,6 +47,8 @@ async def carry_out(system: System, items: Collection[Item], note: Callable[[str
     for item in items:
         error = None
         failed = any(other.error for other in done)
+        if item.phase is Phase.MANIFEST and not failed:
+            _close_journal(system, incomplete=False)  # by the manifest the next run knows that something is left
         if item.phase is Phase.MANIFEST and failed:
             error = ProvisioningError(Reason.WRITE_FAILED, path=item.target, detail="kept, since something else failed")
         else:
@@ -57,10 +59,13 @@ async def carry_out(system: System, items: Collection[Item], note: Callable[[str
             except OSError as failure:
                 error = file_error(failure, item.target)
         done.append(Done(item, error))
-    incomplete = any(one.error for one in done)
+    _close_journal(system, incomplete=any(one.error for one in done))
+    return done
+
+
+def _close_journal(system: System, *, incomplete: bool) -> None:
     with suppress(OSError):  # one that stays says nothing that is not so
         system.journal.close(partial(withdrawal.confirm, system) if incomplete else lambda effect: None)
-    return done
 
 
 async def _carry_out(system: System, item: Item, note: Callable[[str], None]) -> None:
