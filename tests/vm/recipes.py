@@ -82,6 +82,19 @@ DUTIES = replace(
 )
 BEST_EFFORT = "sed -i s/required/best-effort/ /etc/minprov/minprov.toml"
 
+# A VM of the platform's pool, which waits there for its owner.
+POOLED = replace(
+    NETWORKD,
+    name="pooled",
+    trees=(*NETWORKD.trees, "pooled"),
+    duties=True,
+    commands=(
+        *NETWORKD.commands,
+        "install -D --mode=0644 --target-directory=/etc/systemd/system/minprov.service.d "
+        "/usr/share/minprov/wait-in-pool.conf",
+    ),
+)
+
 # As hardening guides have it, and minimal kernels are built: no file system that a disc could be mounted with.
 NO_DISC_FILE_SYSTEMS = replace(
     NETWORKD,
