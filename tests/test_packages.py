@@ -186,6 +186,15 @@ def test_package_provisions_and_purging_it_leaves_nothing_of_it(dist: Path) -> N
     assert [path for path in changed if not re.match(machine, path)] == []
 
 
+def test_installing_starts_the_program_under_no_init(dist: Path) -> None:
+    (package,) = dist.glob("minprov_*.deb")
+    script = subprocess.run(
+        ["dpkg-deb", "--info", package, "postinst"], check=True, capture_output=True, text=True
+    ).stdout
+    assert "update-rc.d minprov defaults" in script
+    assert not re.search(r"(invoke-rc\.d|deb-systemd-invoke)\b.* start", script)
+
+
 def test_without_the_tools_what_needs_them_says_so(dist: Path) -> None:
     on_a_machine(f"""
         dpkg --install {dist}/minprov_*.deb

@@ -23,6 +23,7 @@ SCRIPTS = [
     *EXAMPLES.glob("initramfs-tools/scripts/*/*"),
     *EXAMPLES.glob("mmdebstrap/*.sh"),
     *ROOT.glob("units/*.init"),
+    *ROOT.glob("units/*.runit"),
 ]
 # What whoever sources the script uses or sets, and failures that end the tool that does.
 SOURCED = "SC1091,SC2034,SC2154,SC2164"
