@@ -31,9 +31,10 @@ SITES = tuple(
     for place in (
         *("lib/python3/dist-packages", "lib/python3*/site-packages", "lib64/python3*/site-packages"),
         *("local/lib/python3*/dist-packages", "local/lib/python3*/site-packages"),
+        "share/minprov/modules",
     )
 )
-"""Where Python finds packages."""
+"""Where Python finds packages; the last is of the RPM of minprov."""
 
 
 class Purpose(NamedTuple):
