@@ -177,7 +177,7 @@ def test_package_provisions_and_purging_it_leaves_nothing_of_it(dist: Path) -> N
         getent passwd azureuser
         mkdir /etc/minprov
         touch /etc/minprov/minprov.toml
-        dpkg --purge minprov minprov-duties minprov-tools
+        dpkg --purge minprov minprov-duties minprov-initramfs minprov-tools
     """)
     # Of the machine it made, and what dpkg keeps of every package.
     machine = r"\./(home/azureuser|etc/(passwd|shadow|group|gshadow|subuid|subgid)-?|"
@@ -408,6 +408,7 @@ def test_bill_of_materials_is_valid_and_names_what_is_in_the_build(form: str, mo
     [
         ("minprov", {"python3", "python3-aiofiles", "python3-aiohttp", "python3-defusedxml"}, {"python3-uvloop"}),
         ("minprov-duties", {"minprov", "python3"}, {"btrfs-progs", "e2fsprogs", "xfsprogs"}),
+        ("minprov-initramfs", {"openssh-client", "passwd", "sudo"}, {"dracut-network", "initramfs-tools-core"}),
         ("minprov-tools", {"minprov", "python3"}, {"mtools", "python3-pycdlib", "qemu-utils"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""The recipes of docs/recipes.md: each is given a tarball as `make static` makes it, as far as its tools are here."""
+"""The examples of docs: recipes get a tarball as `make static` makes it, as far as their tools are here."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ EXAMPLES = ROOT / "docs/examples"
 SCRIPTS = [
     *EXAMPLES.glob("*/PKGBUILD"),
     *EXAMPLES.glob("*/APKBUILD"),
+    *EXAMPLES.glob("dracut/*/*.sh"),
     *EXAMPLES.glob("initramfs-tools/hooks/*"),
     *EXAMPLES.glob("initramfs-tools/scripts/*/*"),
     *EXAMPLES.glob("mmdebstrap/*.sh"),
@@ -163,3 +164,18 @@ def test_nixos_module_is_evaluated(release: Path, tmp_path: Path) -> None:
     }
     told = run("nix-instantiate", "--eval", "--strict", "--expr", expression, env=environment)
     assert told.strip() == f'"{release.name} multi-user.target"'
+
+
+@needs("systemd-analyze")
+def test_systemd_finds_no_fault_with_the_unit_of_the_initramfs(tmp_path: Path) -> None:
+    for program in ("bin/mount", "bin/sh", "opt/minprov/minprov"):
+        (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / program).touch(mode=0o755)
+    units = tmp_path / "etc/systemd/system"
+    units.mkdir(parents=True)
+    shutil.copy(EXAMPLES / "dracut/50minprov/minprov-initramfs.service", units)
+    for name in ("initrd-root-fs", "shutdown", "sysinit"):
+        (units / f"{name}.target").write_text("[Unit]\n")
+    analyze = ("systemd-analyze", "verify", "--man=no", f"--root={tmp_path}", "minprov-initramfs.service")
+    done = subprocess.run(analyze, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

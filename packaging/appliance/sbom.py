@@ -94,7 +94,7 @@ def bill_of_debian_package(package: Path) -> dict[str, Any]:
     """Return the document for a Debian package of ours."""
     fields = _run("dpkg-deb", "--field", package, "Package", "Version", "Architecture", "Depends", "Recommends")
     name, version, architecture, needed, wanted = (line.partition(": ")[2] for line in fields.splitlines())
-    names = {"optional": wanted.split(", "), "required": needed.split(", ")}
+    names = {"optional": re.split(r", | \| ", wanted), "required": needed.split(", ")}
     beside = [(re.split("[ :]", relation)[0], scope) for scope, relations in names.items() for relation in relations]
     return _bill_of_package("deb", name, version, architecture, beside, namespace="debian/")
 
