@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-aiohttp test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-instructions bench-vm bench-forms deb rpm rpm-static bundle standalone static requirements \
+.PHONY: help demo test test-aiohttp test-fresh test-vm test-vm-all check faults attack attack-long crash crash-all docs record bench bench-last-resort bench-instructions bench-vm bench-forms deb rpm rpm-static bundle standalone static static-aarch64 test-arm64 requirements \
         test-packages release-dry-run media-images fuzz clean
 .DEFAULT_GOAL := demo
 
@@ -13,7 +13,7 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')" -N command,does
+	@sed -n 's/^\([a-z0-9-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')" -N command,does
 
 demo: $(VENV)/.ready  ## provision, dry, on the emulated platform
 	$(BIN)/python -m minprov --dry-run --emulated
@@ -118,8 +118,18 @@ static: $(VENV)/.ready  ## the same as one program that needs nothing of the ima
 
 rpm-static: static  ## the RPM that has the static form in it
 	tests/ensure-packages packaging/apt-packages.txt
-	packaging/build-rpm dist dist/minprov-*-static-linux-*.tar.gz
+	packaging/build-rpm dist dist/minprov-*-static-linux-$$(uname -m).tar.gz
 	packaging/write-sums
+
+static-aarch64: $(VENV)/.ready  ## the static form for arm64, by a cross compiler, with a Python that is built likewise
+	tests/ensure-packages packaging/static/apt-packages.txt
+	tests/ensure-packages packaging/static/cross-apt-packages.txt
+	$(BIN)/python packaging/appliance/build.py static aarch64
+	packaging/write-sums
+
+test-arm64: static-aarch64  ## run the static form for arm64 under QEMU's user emulation, build it again to compare
+	tests/ensure-packages tests/arm64-apt-packages.txt
+	$(BIN)/python -m pytest -m arm64
 
 requirements: $(VENV)/.ready  ## pin anew what the bundle is made of, with hashes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -141,7 +151,7 @@ BUNDLED += and not duty-required-in-unit and not locale-latin-1
 test-cases-%: $(VENV)/.ready
 	rm -rf build/$*
 	mkdir -p build/$*
-	tar -xf dist/*-$*-*.tar.gz -C build/$* --strip-components=1
+	tar -xf dist/*-$*-*-$$(uname -m).tar.gz -C build/$* --strip-components=1
 	$(BIN)/python -m pytest tests/test_cases.py --program "'$(CURDIR)/build/$*/minprov'" \
 	    -k '$(BUNDLED)'
 

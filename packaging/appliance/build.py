@@ -1,12 +1,13 @@
 """Build minprov for an image without packages: one directory, with or without a Python of its own, as a tarball.
 
     python build.py [--output DIRECTORY] bundle|standalone PYTHON ...
-    python build.py [--output DIRECTORY] static
+    python build.py [--output DIRECTORY] static [MACHINE]
 
 The bundle runs with the image's Python, quickest with the versions that it was built for: those of each PYTHON. The
 standalone form has PYTHON in it, which has to be a Debian package's. The static form has one program with everything
-in it, its Python built by ../static/interpreter.py. One commit gives the same bytes each time:
-dependencies are pinned with their hashes, and times are the commit's. Beside the tarball comes a bill of materials.
+in it, its Python built by ../static/interpreter.py, for this machine or for MACHINE. One commit gives the same bytes
+each time: dependencies are pinned with their hashes, and times are the commit's. Beside the tarball comes a bill of
+materials.
 """
 
 from __future__ import annotations
@@ -48,12 +49,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
     parser.add_argument("form", choices=["bundle", "standalone", "static"])
-    parser.add_argument("python", nargs="*")
+    parser.add_argument("targets", nargs="*", metavar="PYTHON|MACHINE")
     arguments = parser.parse_args()
-    name = f"minprov-{__version__}-{arguments.form}-linux-{platform.machine()}"
+    machine = arguments.targets[0] if arguments.form == "static" and arguments.targets else platform.machine()
+    name = f"minprov-{__version__}-{arguments.form}-linux-{machine}"
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch, f"minprov-{__version__}")
-        parts = build(directory, arguments.form, arguments.python)
+        shutil.copytree(ROOT / "units", directory / "units")
+        if arguments.form == "static":
+            parts = build_program(directory / "minprov", machine)
+        else:
+            parts = build(directory, arguments.form, arguments.targets)
         write_licenses(directory / "licenses", parts)
         bill = bill_of_materials(subject(), parts)
         arguments.output.mkdir(parents=True, exist_ok=True)
@@ -63,9 +69,6 @@ def main() -> None:
 
 def build(directory: Path, form: str, pythons: list[str]) -> list[Component]:
     """Make the directory and return what it consists of, besides minprov."""
-    shutil.copytree(ROOT / "units", directory / "units")
-    if form == "static":
-        return build_program(directory / "minprov")
     library = directory / "lib"
     library.mkdir()
     shutil.copyfile(HERE / "launcher.py", directory / "minprov")
@@ -122,10 +125,10 @@ def add_interpreter(directory: Path, python: Path) -> set[Path]:
     return origins
 
 
-def build_program(program: Path) -> list[Component]:
+def build_program(program: Path, machine: str) -> list[Component]:
     """Make the static program and return what it consists of."""
-    interpreter = Path(run(sys.executable, STATIC / "interpreter.py").strip())
-    python = interpreter / "python"
+    interpreter = static_python(machine)
+    python = static_python(platform.machine()) / "python"  # bytecode is the same everywhere
     with tempfile.TemporaryDirectory() as scratch:
         site, objects = Path(scratch, "site"), Path(scratch, "objects")
         objects.mkdir()
@@ -143,10 +146,13 @@ def build_program(program: Path) -> list[Component]:
     for name, source in tomllib.loads((STATIC / "sources.toml").read_text()).items():
         parts.append(component_of_source(name, source["version"], interpreter / "licenses" / name))
     compilers = run(interpreter / "cc", "-print-libgcc-file-name").strip()
-    musl = run("dpkg-query", "--listfiles", "musl-dev").splitlines()
-    archives = [compilers, *(path for path in musl if path.endswith("/libc.a"))]
-    parts += [component_of_package(Path(archive).resolve()) for archive in archives]
+    parts.append(component_of_package(Path(compilers).resolve()))
     return sorted(parts, key=lambda part: part.purl)
+
+
+def static_python(machine: str) -> Path:
+    """Return the directory of the static form's Python."""
+    return Path(run(sys.executable, STATIC / "interpreter.py", machine).strip())
 
 
 def subject() -> Component:

@@ -47,7 +47,7 @@ def component_of_distribution(metadata: Path) -> Component:
 def component_of_package(file: Path) -> Component:
     """Return the component for the Debian package that a file of the building system is from."""
     # By the end of the path: on a merged-/usr system dpkg may know it without the /usr.
-    package = _dpkg_query("--search", f"*/{file.parent.name}/{file.name}").partition(": ")[0]
+    package = _dpkg_query("--search", f"*{str(file).removeprefix('/usr')}").partition(": ")[0]
     name, version, architecture = _dpkg_query(
         "--showformat=${Package} ${Version} ${Architecture}", "--show", package
     ).split()

@@ -17,10 +17,11 @@ APPLIANCE = ROOT / "packaging/appliance"
 # They could not be imported: there is no OpenSSL, no dynamic linker to load uvloop with, and no mpdecimal.
 UNAVAILABLE = ["_decimal", "_hashlib", "_ssl", "ssl", "uvloop"]
 
+# On pages of its own. A comment would begin otherwise on each processor.
 ASSEMBLY = """\
     .section .rodata
     .global minprov_bytecode, minprov_bytecode_end
-    .balign 4096  # pages of its own
+    .balign 4096
 minprov_bytecode:
     .incbin "modules.bin"
 minprov_bytecode_end:
