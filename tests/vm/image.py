@@ -15,6 +15,7 @@ from the mirrors and the release that the host's own apt uses. Needs root; `MINP
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -35,7 +36,9 @@ TREES = HERE / "trees"
 PROJECT = HERE.parents[1]
 EXAMPLES = PROJECT / "docs/examples"
 # What the Debian package is made from.
-PACKAGED = ("debian", "minprov", "packaging", "units")
+FORMED = ("minprov", "packaging", "units")
+"""What the static and the standalone form are made from."""
+PACKAGED = ("debian", "docs/examples/dracut", "docs/examples/initramfs-tools", "minprov", "packaging", "units")
 DISK_SIZE = "2G"
 DIGEST = 16
 DISK = "disk.img"
@@ -67,11 +70,11 @@ def ensure_image(recipe: Recipe) -> Image:
     kernel = _ensure("kernel", _kernel_inputs(), _make_kernel)
     package = ensure_package()
     base = _ensure_example(recipe.example, package) if recipe.example else ensure_base(recipe.packages)
-    standalone = _ensure_standalone() if recipe.standalone else None
+    form = _ensure_form(recipe.form) if recipe.form else None
     inputs = [
         *(kernel.name, base.parent.name, repr(recipe)),
-        package.name if recipe.minprov else "no minprov",
-        standalone.name if standalone else "no standalone form",
+        package.name if recipe.minprov or recipe.initramfs else "no minprov",
+        form.name if form else "no form of its own",
     ]
     trees = [TREES / tree for tree in recipe.trees]
     disk = _ensure(
@@ -81,7 +84,7 @@ def ensure_image(recipe: Recipe) -> Image:
             *_file_contents(trees),
             *((PROJECT / source).read_bytes() for source, _ in recipe.files),
         ],
-        lambda out: _make_disk(recipe, kernel, base, package, standalone, out),
+        lambda out: _make_disk(recipe, kernel, base, package, form, out),
     )
     initrd = disk / "initrd" if (disk / "initrd").exists() else kernel / "initrd"
     return Image(kernel=kernel / "vmlinuz", initrd=initrd, disk=disk / DISK)
@@ -107,8 +110,8 @@ def _ensure_example(name: str, package: Path) -> Path:
     return made / "base.tar"
 
 
-def _ensure_standalone() -> Path:
-    return _ensure("standalone", _file_contents(PROJECT / name for name in PACKAGED), _make_standalone)
+def _ensure_form(form: str) -> Path:
+    return _ensure(form, _file_contents(PROJECT / name for name in FORMED), functools.partial(_make_form, form))
 
 
 def cache_directory() -> Path:
@@ -256,11 +259,12 @@ def _make_by_mkosi(package: Path, archive: Path) -> None:
 MAKE_EXAMPLE = {"mmdebstrap": _make_by_mmdebstrap, "mkosi": _make_by_mkosi}
 
 
-def _make_standalone(out: Path) -> None:
-    _run(sys.executable, PROJECT / "packaging/appliance/build.py", "--output", out, "standalone", "/usr/bin/python3")
+def _make_form(form: str, out: Path) -> None:
+    pythons = ["/usr/bin/python3"] if form == "standalone" else []
+    _run(sys.executable, PROJECT / "packaging/appliance/build.py", "--output", out, form, *pythons)
 
 
-def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, standalone: Path | None, out: Path) -> None:
+def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, form: Path | None, out: Path) -> None:
     with _work_directory(out.parent) as work:
         root = work / "root"
         root.mkdir()
@@ -274,12 +278,14 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, standalo
             _install(next(package.glob("minprov-duties_*.deb")), root)
         if recipe.tools:
             _install(next(package.glob("minprov-tools_*.deb")), root)
+        if recipe.initramfs:
+            _install(next(package.glob("minprov-initramfs_*.deb")), root)
         for source, target in recipe.files:
             (root / target.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / source, root / target.lstrip("/"))
-        if standalone:
+        if form:
             (root / "opt/minprov").mkdir()
-            tarball = next(standalone.glob("*.tar.gz"))
+            tarball = next(form.glob("*.tar.gz"))
             _run("tar", "--extract", "--file", tarball, "--directory", root / "opt/minprov", "--strip-components=1")
         for command in recipe.commands:
             _run("unshare", "--mount", "--", "sh", "-euc", _IN_GUEST, "sh", root, command)

@@ -25,8 +25,10 @@ class Recipe:
     trees: tuple[str, ...]
     example: str = ""
     """A way to make the file system with minprov in it that docs/embedding.md shows, in place of packages."""
-    standalone: bool = False
-    """Whether the standalone form is at /opt/minprov."""
+    form: str = ""
+    """Which form is at /opt/minprov: `standalone` or `static`."""
+    initramfs: bool = False
+    """Whether the package that puts that form into an initramfs is installed."""
     files: tuple[tuple[str, str], ...] = ()
     """Files of the project, and where the guest has them."""
     commands: tuple[str, ...] = ()
@@ -226,6 +228,21 @@ RESOURCE_DISK_OPENRC = replace(
     commands=(*OPENRC.commands, BEST_EFFORT, "rc-update add minprov-resource-disk boot"),
 )
 
+RUNIT = Recipe(
+    name="runit",
+    packages=(*COMMON, *PYTHON, "ifupdown", "isc-dhcp-client", "runit-init", "udev"),
+    trees=("common", "ifupdown"),
+    files=(
+        ("units/minprov.runit", "/etc/sv/minprov/run"),
+        ("tests/vm/trees/common/usr/local/sbin/vm-shell", "/etc/sv/vm-shell/run"),
+    ),
+    commands=(
+        "ln -s /etc/sv/minprov /etc/sv/vm-shell /etc/runit/runsvdir/default",
+        # In place of the script for sysvinit that Debian's package installs.
+        "mkdir -p /etc/runit/no.emulate.sysv.d; touch /etc/runit/no.emulate.sysv.d/minprov",
+    ),
+)
+
 # No init system at all: busybox runs one script, which has the line of units/rc.minprov in it.
 BUSYBOX = Recipe(
     name="busybox",
@@ -287,11 +304,12 @@ MMDEBSTRAP = Recipe(
 
 MKOSI = replace(MMDEBSTRAP, name="mkosi", example="mkosi")
 
-INITRAMFS = Recipe(
+# From a distribution whose initramfs is made by this tool, provisioned before its init starts.
+INITRAMFS_TOOLS = Recipe(
     name="initramfs-tools",
     packages=(*COMMON, *SYSTEMD, "initramfs-tools"),
     trees=("common", "systemd", "networkd"),
-    standalone=True,
+    form="standalone",
     files=tuple(
         (f"docs/examples/initramfs-tools/{script}", f"/etc/initramfs-tools/{script}")
         for script in ("hooks/minprov", "scripts/local-bottom/minprov")
@@ -302,6 +320,20 @@ INITRAMFS = Recipe(
     ),
     append="root=/dev/vda ro",
     minprov=False,
+)
+
+# Not for the machine that it is made on, which is what dracut does by default.
+DRACUT = replace(
+    INITRAMFS_TOOLS,
+    name="dracut",
+    packages=(*COMMON, *SYSTEMD, "dracut-network"),
+    form="static",
+    initramfs=True,
+    files=(),
+    commands=(
+        "systemctl enable --quiet systemd-networkd.service vm-shell.service",
+        "release=$(ls /usr/lib/modules); dracut --no-hostonly /boot/initrd.img-$release $release",
+    ),
 )
 
 # What an image is made of: each is booted, deprovisioned, and booted as another VM.

@@ -29,12 +29,16 @@ async def _boot(recipe: Recipe) -> Findings:
     return findings
 
 
-INITRAMFS = Story("initramfs-tools", functools.partial(_boot, recipes.INITRAMFS))
-IMAGES = [Story(recipe.name, functools.partial(_boot, recipe)) for recipe in (recipes.MMDEBSTRAP, recipes.MKOSI)]
+def _stories(*examples: Recipe) -> list[Story]:
+    return [Story(recipe.name, functools.partial(_boot, recipe)) for recipe in examples]
+
+
+INITRAMFS = _stories(recipes.INITRAMFS_TOOLS, recipes.DRACUT)
+IMAGES = _stories(recipes.MMDEBSTRAP, recipes.MKOSI)
 
 
 @pytest.fixture(
-    scope="module", params=[on_demand(story) for story in (*IMAGES, INITRAMFS)], ids=lambda story: story.name
+    scope="module", params=[on_demand(story) for story in (*IMAGES, *INITRAMFS)], ids=lambda story: story.name
 )
 def found(request: pytest.FixtureRequest, told: dict[Story, Future[Any]]) -> Findings:
     findings: Findings = told[request.param].result()
@@ -51,7 +55,7 @@ def test_both_ways_to_log_in_are_open(found: Findings) -> None:
     assert found.password_login.lines == [USERNAME]
 
 
-@pytest.mark.parametrize("story", [on_demand(INITRAMFS)], ids=lambda story: story.name)
+@pytest.mark.parametrize("story", [on_demand(story) for story in INITRAMFS], ids=lambda story: story.name)
 def test_system_provisioned_from_its_initramfs_never_has_another_name(
     story: Story, told: dict[Story, Future[Any]]
 ) -> None:

@@ -127,6 +127,7 @@ ON_DEMAND = (
     recipes.NETWORK_MANAGER,
     recipes.IMMUTABLE,
     recipes.OPENRC,
+    recipes.RUNIT,
     recipes.BUSYBOX,
 )
 ENFORCED = [

@@ -6,7 +6,7 @@ check() {
         dwarn "minprov: there is none at /opt/minprov, so this initramfs will not provision"
         return 1
     fi
-    require_binaries useradd userdel usermod chpasswd visudo ssh-keygen
+    require_binaries chroot useradd userdel usermod chpasswd visudo ssh-keygen
 }
 
 depends() {
@@ -25,7 +25,7 @@ install() {
     cp -a "${dracutsysrootdir-}/opt/minprov" "$initdir/opt"
 
     # Tools that work on a tree are this system's; sshd and busybox are the tree's own.
-    inst_multiple useradd userdel usermod chpasswd visudo ssh-keygen
+    inst_multiple chroot useradd userdel usermod chpasswd visudo ssh-keygen
 
     inst_simple "${moddir:?}/minprov-initramfs.service" "${systemdsystemunitdir:?}/minprov-initramfs.service"
     ${SYSTEMCTL:?} -q --root "$initdir" add-wants initrd.target minprov-initramfs.service
