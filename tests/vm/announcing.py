@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tests.vm.story import Story
+    from tests.vm.boot_sequence import BootSequence
 
 
 class Announcer:
-    """Plays stories and says on a stream, in whole lines, when each begins and ends.
+    """Plays sequences and says on a stream, in whole lines, when each begins and ends.
 
     It is a plugin of pytest's as well, to know when pytest has left a line of its own open.
     """
@@ -22,34 +22,34 @@ class Announcer:
         self._last = last
         self._line_is_open = True
         self.taken: dict[str, float] = {}
-        """Seconds of each story that came to its end."""
+        """Seconds of each sequence that came to its end."""
 
-    def announce(self, stories: Iterable[Story], at_a_time: int) -> None:
+    def announce(self, sequences: Iterable[BootSequence], at_a_time: int) -> None:
         """Say what is going to be played, and about how long that takes."""
-        names = [story.name for story in stories]
+        names = [sequence.name for sequence in sequences]
         known = sum(self._last.get(name, 0) for name in names) / at_a_time
         unknown = sum(name not in self._last for name in names)
         time_needed = f", about {known:.0f} s" if known else ""
         besides = f" and what {unknown} take that were not booted before" if known and unknown else ""
         self._say(f"{len(names)} to boot, {at_a_time} at a time{time_needed}{besides}")
 
-    async def play(self, story: Story) -> Any:  # noqa: ANN401 (what a story comes to is its own)
-        """Play a story and return what came of it."""
-        last = self._last.get(story.name)
-        self._say(f"{story.name} boots{'' if last is None else f'; {last:.0f} s the last time'}")
+    async def run(self, sequence: BootSequence) -> Any:  # noqa: ANN401 (what a sequence comes to is its own)
+        """Run a sequence and return what came of it."""
+        last = self._last.get(sequence.name)
+        self._say(f"{sequence.name} boots{'' if last is None else f'; {last:.0f} s the last time'}")
         start = time.monotonic()
         try:
-            found = await story.play()
+            found = await sequence.run()
         except BaseException:
-            self._say(f"{story.name} failed after {time.monotonic() - start:.0f} s")
+            self._say(f"{sequence.name} failed after {time.monotonic() - start:.0f} s")
             raise
-        self.taken[story.name] = time.monotonic() - start
-        self._say(f"{story.name} took {self.taken[story.name]:.0f} s")
+        self.taken[sequence.name] = time.monotonic() - start
+        self._say(f"{sequence.name} took {self.taken[sequence.name]:.0f} s")
         return found
 
     def _say(self, line: str) -> None:
         end, self._line_is_open = "\n" if self._line_is_open else "", False
-        self._stream.write(f"{end}  {line}\n")  # one write: stories are played in threads
+        self._stream.write(f"{end}  {line}\n")  # one write: sequences are played in threads
         self._stream.flush()
 
     def pytest_runtest_logstart(self) -> None:

@@ -1,6 +1,6 @@
 """What is found out about a guest, from outside and from inside, in one go: a boot costs most of a minute.
 
-`examine` asks while the guest runs, `autopsy` reads its disk when it is off. The tests judge what the two bring home.
+`examine` asks while the guest runs, `examine_disk` reads its disk when it is off. The tests judge what the two found.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Findings(NamedTuple):
     answers: dict[str, str]
 
 
-class Remains(NamedTuple):
+class DiskFindings(NamedTuple):
     """The disk of a guest that is off."""
 
     result: dict[str, Any]
@@ -80,10 +80,10 @@ async def examine(guest: Guest, *questions: str, user: str = USERNAME, hostname:
     )
 
 
-def autopsy(disk: Disk, *, etc: str = "/etc") -> Remains:
+def examine_disk(disk: Disk, *, etc: str = "/etc") -> DiskFindings:
     """Read from the disk what must be there, and look everywhere for what must not."""
     shadow = dict(line.split(":")[:2] for line in disk.read(f"{etc}/shadow").decode().splitlines())
-    return Remains(
+    return DiskFindings(
         result=json.loads(disk.read(f"{STATE}/report.json")),
         custom_data=disk.read(f"{STATE}/custom-data"),
         authorized_keys=disk.read(f"/home/{USERNAME}/.ssh/authorized_keys").decode(),

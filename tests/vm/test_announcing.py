@@ -12,18 +12,18 @@ from tests.vm.image import PROJECT
 TESTS = """
 import asyncio
 import pytest
-from tests.vm.story import Story
+from tests.vm.boot_sequence import BootSequence
 
-async def play():
+async def boot():
     await asyncio.sleep(1)
     return 1
 
 async def fail():
     raise RuntimeError("no boot")
 
-@pytest.fixture(params=[Story("small", play), Story("broken", fail)], ids=["small", "broken"])
-def found(request, told):
-    return told[request.param].result()
+@pytest.fixture(params=[BootSequence("small", boot), BootSequence("broken", fail)], ids=["small", "broken"])
+def found(request, outcomes):
+    return outcomes[request.param].result()
 
 def test_it(found):
     assert found == 1

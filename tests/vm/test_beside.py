@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from minprov.emulator.guest.machine import firmware_uuid
+from tests.vm.boot_sequence import BootSequence, on_demand
 from tests.vm.findings import LAST_WORD, STATE
 from tests.vm.lab import ARTEFACTS, VM_ID, boot
 from tests.vm.proxy_agent import TOO_EARLY
 from tests.vm.recipes import BESIDE_PROVISIONING_WAAGENT, BESIDE_WAAGENT, PROXY_AGENT
-from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -79,14 +79,14 @@ async def _with_waagent(recipe: Recipe) -> Outcome:
 
 
 WITH_WAAGENT = [
-    on_demand(Story(recipe.name, functools.partial(_with_waagent, recipe)))
+    on_demand(BootSequence(recipe.name, functools.partial(_with_waagent, recipe)))
     for recipe in (BESIDE_WAAGENT, BESIDE_PROVISIONING_WAAGENT)
 ]
 
 
-@pytest.fixture(scope="module", params=WITH_WAAGENT, ids=lambda story: story.name)
-def with_waagent(request: pytest.FixtureRequest, told: dict[Story, Future[Outcome]]) -> Outcome:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=WITH_WAAGENT, ids=lambda sequence: sequence.name)
+def with_waagent(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Outcome]]) -> Outcome:
+    return outcomes[request.param].result()
 
 
 def test_ready_is_reported_once_and_by_minprov(with_waagent: Outcome) -> None:
@@ -123,12 +123,12 @@ async def _behind_proxy_agent() -> Outcome:
         return await _examine(guest, "proxy-agent", report, PROXY_LOG)
 
 
-BEHIND_PROXY_AGENT = Story("guest proxy agent", _behind_proxy_agent)
+BEHIND_PROXY_AGENT = BootSequence("guest proxy agent", _behind_proxy_agent)
 
 
-@pytest.fixture(scope="module", params=[BEHIND_PROXY_AGENT], ids=lambda story: story.name)
-def signed(request: pytest.FixtureRequest, told: dict[Story, Future[Outcome]]) -> Outcome:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=[BEHIND_PROXY_AGENT], ids=lambda sequence: sequence.name)
+def signed(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Outcome]]) -> Outcome:
+    return outcomes[request.param].result()
 
 
 def test_a_vm_whose_requests_are_signed_for_it_is_provisioned(signed: Outcome) -> None:

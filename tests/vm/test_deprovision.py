@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.vm.boot_sequence import BootSequence, on_demand
 from tests.vm.findings import LAST_WORD
 from tests.vm.lab import HOSTNAME, USERNAME, boot, new_disk
 from tests.vm.recipes import ADOPTING, DEPROVISIONED, DEPROVISIONED_OTHERS
-from tests.vm.story import Story, on_demand
 from tests.vm.test_guests import OTHER_VM
 
 if TYPE_CHECKING:
@@ -121,15 +121,15 @@ async def _provisioned(guest: Guest, recipe: Recipe) -> None:
         await guest.ask("systemctl is-system-running --wait", within=300)
 
 
-STORIES = [
-    on_demand(Story(recipe.name, functools.partial(round_trip, recipe)))
+SEQUENCES = [
+    on_demand(BootSequence(recipe.name, functools.partial(round_trip, recipe)))
     for recipe in (DEPROVISIONED, ADOPTING, *DEPROVISIONED_OTHERS)
 ]
 
 
-@pytest.fixture(scope="module", params=STORIES, ids=lambda story: story.name)
-def seen(request: pytest.FixtureRequest, told: dict[Story, Future[Seen]]) -> Seen:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=SEQUENCES, ids=lambda sequence: sequence.name)
+def seen(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Seen]]) -> Seen:
+    return outcomes[request.param].result()
 
 
 def test_everything_was_done(seen: Seen) -> None:

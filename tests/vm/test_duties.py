@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from minprov.emulator.guest.machine import firmware_uuid, quoted
+from tests.vm.boot_sequence import BootSequence, on_demand
 from tests.vm.findings import LAST_WORD, STATE
 from tests.vm.lab import ARTEFACTS, PASSWORD, USERNAME, VM_ID, boot, new_disk
 from tests.vm.recipes import DUTIES, ROOT_PASSWORD
-from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,23 +145,23 @@ async def _later_boots() -> dict[str, Look]:
         }
 
 
-FIRST = Story("every duty at once", _one_boot)
-LATER = Story("every duty, boot after boot", _later_boots)
+FIRST = BootSequence("every duty at once", _one_boot)
+LATER = BootSequence("every duty, boot after boot", _later_boots)
 
 
-@pytest.fixture(scope="module", params=[FIRST], ids=lambda story: story.name)
-def first(request: pytest.FixtureRequest, told: dict[Story, Future[tuple[str, Look]]]) -> Look:
-    return told[request.param].result()[1]
+@pytest.fixture(scope="module", params=[FIRST], ids=lambda sequence: sequence.name)
+def first(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[tuple[str, Look]]]) -> Look:
+    return outcomes[request.param].result()[1]
 
 
-@pytest.fixture(scope="module", params=[FIRST], ids=lambda story: story.name)
-def root_before(request: pytest.FixtureRequest, told: dict[Story, Future[tuple[str, Look]]]) -> str:
-    return told[request.param].result()[0]
+@pytest.fixture(scope="module", params=[FIRST], ids=lambda sequence: sequence.name)
+def root_before(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[tuple[str, Look]]]) -> str:
+    return outcomes[request.param].result()[0]
 
 
-@pytest.fixture(scope="module", params=[on_demand(LATER)], ids=lambda story: story.name)
-def boots(request: pytest.FixtureRequest, told: dict[Story, Future[dict[str, Look]]]) -> dict[str, Look]:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=[on_demand(LATER)], ids=lambda sequence: sequence.name)
+def boots(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[dict[str, Look]]]) -> dict[str, Look]:
+    return outcomes[request.param].result()
 
 
 # --- the first boot ---------------------------------------------------------------------------------------------------

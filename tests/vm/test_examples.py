@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.vm import recipes
+from tests.vm.boot_sequence import BootSequence, on_demand
 from tests.vm.findings import Findings, examine
 from tests.vm.lab import HOSTNAME, USERNAME, boot
-from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -29,19 +29,21 @@ async def _boot(recipe: Recipe) -> Findings:
     return findings
 
 
-def _stories(*examples: Recipe) -> list[Story]:
-    return [Story(recipe.name, functools.partial(_boot, recipe)) for recipe in examples]
+def _sequences(*examples: Recipe) -> list[BootSequence]:
+    return [BootSequence(recipe.name, functools.partial(_boot, recipe)) for recipe in examples]
 
 
-INITRAMFS = _stories(recipes.INITRAMFS_TOOLS, recipes.DRACUT)
-IMAGES = _stories(recipes.MMDEBSTRAP, recipes.MKOSI)
+INITRAMFS = _sequences(recipes.INITRAMFS_TOOLS, recipes.DRACUT)
+IMAGES = _sequences(recipes.MMDEBSTRAP, recipes.MKOSI)
 
 
 @pytest.fixture(
-    scope="module", params=[on_demand(story) for story in (*IMAGES, *INITRAMFS)], ids=lambda story: story.name
+    scope="module",
+    params=[on_demand(sequence) for sequence in (*IMAGES, *INITRAMFS)],
+    ids=lambda sequence: sequence.name,
 )
-def found(request: pytest.FixtureRequest, told: dict[Story, Future[Any]]) -> Findings:
-    findings: Findings = told[request.param].result()
+def found(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Any]]) -> Findings:
+    findings: Findings = outcomes[request.param].result()
     return findings
 
 
@@ -55,8 +57,10 @@ def test_both_ways_to_log_in_are_open(found: Findings) -> None:
     assert found.password_login.lines == [USERNAME]
 
 
-@pytest.mark.parametrize("story", [on_demand(story) for story in INITRAMFS], ids=lambda story: story.name)
+@pytest.mark.parametrize(
+    "sequence", [on_demand(sequence) for sequence in INITRAMFS], ids=lambda sequence: sequence.name
+)
 def test_system_provisioned_from_its_initramfs_never_has_another_name(
-    story: Story, told: dict[Story, Future[Any]]
+    sequence: BootSequence, outcomes: dict[BootSequence, Future[Any]]
 ) -> None:
-    assert HOSTNAME in told[story].result().answers[BOOTED_AS]
+    assert HOSTNAME in outcomes[sequence].result().answers[BOOTED_AS]

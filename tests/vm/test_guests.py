@@ -1,4 +1,4 @@
-"""The life of a disk: its first boot with everything a platform can give, a reboot, and the boot as another VM's disk.
+"""The boots of a disk: its first boot with everything a platform can give, a reboot, and the boot as another VM's disk.
 
 The same rules hold for every guest: whatever its init, its network manager, its kernel's file systems or its layout.
 """
@@ -13,9 +13,9 @@ import pytest
 
 from minprov.emulator.guest.machine import firmware_uuid
 from tests.vm import recipes
-from tests.vm.findings import STATE, Findings, Remains, autopsy, examine
+from tests.vm.boot_sequence import BootSequence, on_demand
+from tests.vm.findings import STATE, DiskFindings, Findings, examine, examine_disk
 from tests.vm.lab import ARTEFACTS, CUSTOM_DATA, HOSTNAME, USERNAME, VM_ID, boot, new_disk
-from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,30 +53,30 @@ class Reboot(NamedTuple):
     console: str
 
 
-class Life(NamedTuple):
+class Boots(NamedTuple):
     """One disk's, boot after boot."""
 
     recipe: Recipe
     first: Findings
-    remains: Remains
+    disk_findings: DiskFindings
     reboot: Reboot
     report_after_reboot: dict[str, Any]
     captured: Findings | None
-    """As the disk of another VM, in the stories that go so far."""
+    """As the disk of another VM, in the sequences that go so far."""
     ready_markers: tuple[bool, bool]
 
 
-async def _live(recipe: Recipe, *, captured: bool = False) -> Life:
+async def _boot_all(recipe: Recipe, *, captured: bool = False) -> Boots:
     with new_disk(recipe) as disk:
         first = await _boot(recipe, disk, "1-first")
-        remains = autopsy(disk, etc=recipe.etc)
+        disk_findings = examine_disk(disk, etc=recipe.etc)
         reboot = await _reboot(recipe, disk)
-        report_after_reboot = autopsy(disk, etc=recipe.etc).result
+        report_after_reboot = examine_disk(disk, etc=recipe.etc).result
         later = await _boot(recipe, disk, "3-captured", vm=OTHER_VM) if captured else None
-        return Life(
+        return Boots(
             recipe=recipe,
             first=first,
-            remains=remains,
+            disk_findings=disk_findings,
             reboot=reboot,
             report_after_reboot=report_after_reboot,
             captured=later,
@@ -119,7 +119,9 @@ def _is_ready(disk: Disk, vm_id: str) -> bool:
     return disk.exists(f"{STATE}/ready/{firmware_uuid(vm_id)}")
 
 
-CAPTURED = Story("no-disc-file-systems", functools.partial(_live, recipes.NO_DISC_FILE_SYSTEMS, captured=True))
+CAPTURED = BootSequence(
+    "no-disc-file-systems", functools.partial(_boot_all, recipes.NO_DISC_FILE_SYSTEMS, captured=True)
+)
 EVERY_TIME = (recipes.SYSVINIT,)
 ON_DEMAND = (
     recipes.NETWORKD,
@@ -131,142 +133,145 @@ ON_DEMAND = (
     recipes.BUSYBOX,
 )
 ENFORCED = [
-    on_demand(Story(recipe.name, functools.partial(_live, recipe)))
+    on_demand(BootSequence(recipe.name, functools.partial(_boot_all, recipe)))
     for recipe in (recipes.SELINUX, recipes.SELINUX_WITH_RULE)
 ]
-LIVES = [
+BOOTS = [
     CAPTURED,
-    *(Story(recipe.name, functools.partial(_live, recipe)) for recipe in EVERY_TIME),
-    *(on_demand(Story(recipe.name, functools.partial(_live, recipe))) for recipe in ON_DEMAND),
+    *(BootSequence(recipe.name, functools.partial(_boot_all, recipe)) for recipe in EVERY_TIME),
+    *(on_demand(BootSequence(recipe.name, functools.partial(_boot_all, recipe))) for recipe in ON_DEMAND),
     *ENFORCED,
 ]
 
 
-@pytest.fixture(scope="module", params=LIVES, ids=lambda story: story.name)
-def life(request: pytest.FixtureRequest, told: dict[Story, Future[Life]]) -> Life:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=BOOTS, ids=lambda sequence: sequence.name)
+def boots(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Boots]]) -> Boots:
+    return outcomes[request.param].result()
 
 
-@pytest.fixture(scope="module", params=[CAPTURED], ids=lambda story: story.name)
-def captured_life(request: pytest.FixtureRequest, told: dict[Story, Future[Life]]) -> Life:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=[CAPTURED], ids=lambda sequence: sequence.name)
+def captured_boots(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Boots]]) -> Boots:
+    return outcomes[request.param].result()
 
 
-@pytest.fixture(scope="module", params=ENFORCED, ids=lambda story: story.name)
-def selinux_life(request: pytest.FixtureRequest, told: dict[Story, Future[Life]]) -> Life:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=ENFORCED, ids=lambda sequence: sequence.name)
+def selinux_boots(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Boots]]) -> Boots:
+    return outcomes[request.param].result()
 
 
 @pytest.fixture
-def captured(captured_life: Life) -> Findings:
-    assert captured_life.captured
-    return captured_life.captured
+def captured(captured_boots: Boots) -> Findings:
+    assert captured_boots.captured
+    return captured_boots.captured
 
 
 # --- the first boot ---------------------------------------------------------------------------------------------------
 
 
-def test_ready_is_reported(life: Life) -> None:
-    assert (life.first.report["state"], life.first.report["channel"]) == ("Ready", "xml")
+def test_ready_is_reported(boots: Boots) -> None:
+    assert (boots.first.report["state"], boots.first.report["channel"]) == ("Ready", "xml")
 
 
-def test_nothing_but_three_documents_is_exchanged(life: Life) -> None:
+def test_nothing_but_three_documents_is_exchanged(boots: Boots) -> None:
     # Those made while the link comes up never reach the platform, or their answers are lost.
-    assert life.first.requests[-1] == "health"
-    assert set(life.first.requests) == {"goal-state", "health", "instance"}
+    assert boots.first.requests[-1] == "health"
+    assert set(boots.first.requests) == {"goal-state", "health", "instance"}
 
 
-def test_the_console_tells_how_it_ended(life: Life) -> None:
-    assert life.first.last_word.startswith("minprov: provisioned, Ready reported in ")
+def test_the_console_tells_how_it_ended(boots: Boots) -> None:
+    assert boots.first.last_word.startswith("minprov: provisioned, Ready reported in ")
 
 
-def test_the_key_logs_in(life: Life) -> None:
-    assert life.first.key_login.lines == [USERNAME]
+def test_the_key_logs_in(boots: Boots) -> None:
+    assert boots.first.key_login.lines == [USERNAME]
 
 
-def test_the_password_logs_in(life: Life) -> None:
-    assert life.first.password_login.lines == [USERNAME]
-    assert life.first.sshd_password_login == "yes"
+def test_the_password_logs_in(boots: Boots) -> None:
+    assert boots.first.password_login.lines == [USERNAME]
+    assert boots.first.sshd_password_login == "yes"
 
 
-def test_sudo_asks_for_the_password_where_there_is_one(life: Life) -> None:
-    assert "a password is required" in life.first.sudo.output
+def test_sudo_asks_for_the_password_where_there_is_one(boots: Boots) -> None:
+    assert "a password is required" in boots.first.sudo.output
 
 
-def test_the_hostname_is_set(life: Life) -> None:
-    assert life.first.hostname == HOSTNAME
+def test_the_hostname_is_set(boots: Boots) -> None:
+    assert boots.first.hostname == HOSTNAME
 
 
-def test_the_hostname_reaches_the_dhcp_server_unless_something_is_in_the_way(life: Life) -> None:
-    assert life.first.dhcp_names[-1] == (IMAGE_HOSTNAME if life.recipe.unpublished else HOSTNAME)
+def test_the_hostname_reaches_the_dhcp_server_unless_something_is_in_the_way(boots: Boots) -> None:
+    assert boots.first.dhcp_names[-1] == (IMAGE_HOSTNAME if boots.recipe.unpublished else HOSTNAME)
 
 
-def test_no_link_is_taken_down(life: Life) -> None:
+def test_no_link_is_taken_down(boots: Boots) -> None:
     states = [
-        "UP" in re.findall(r"\w+", line.partition(">")[0]) for line in life.first.link_events if "link/ether" in line
+        "UP" in re.findall(r"\w+", line.partition(">")[0]) for line in boots.first.link_events if "link/ether" in line
     ]
-    assert all(states[states.index(True) :]), life.first.link_events
+    assert all(states[states.index(True) :]), boots.first.link_events
 
 
-def test_the_disc_is_ejected(life: Life) -> None:
-    assert life.first.tray_open
+def test_the_disc_is_ejected(boots: Boots) -> None:
+    assert boots.first.tray_open
 
 
-def test_nothing_else_is_worth_a_warning(life: Life) -> None:
-    if not life.recipe.systemd:
+def test_nothing_else_is_worth_a_warning(boots: Boots) -> None:
+    if not boots.recipe.systemd:
         pytest.skip("has no journal")
     # What sudo logs, whoever asks it, where neither /etc/hosts nor a module of the resolver knows the host.
-    seen = [line for line in life.first.answers[WARNINGS].splitlines() if "unable to resolve host" not in line]
-    assert seen == list(life.recipe.warnings)
+    seen = [line for line in boots.first.answers[WARNINGS].splitlines() if "unable to resolve host" not in line]
+    assert seen == list(boots.recipe.warnings)
 
 
-def test_custom_data_is_kept_byte_for_byte(life: Life) -> None:
-    assert life.remains.custom_data == CUSTOM_DATA
+def test_custom_data_is_kept_byte_for_byte(boots: Boots) -> None:
+    assert boots.disk_findings.custom_data == CUSTOM_DATA
 
 
-def test_the_password_is_nowhere_on_the_disk(life: Life) -> None:
-    assert not life.remains.password_is_on_disk
-    assert life.remains.password_field.startswith("$6$")
-    assert "<UserPassword>REDACTED</UserPassword>" in life.remains.ovf_env
+def test_the_password_is_nowhere_on_the_disk(boots: Boots) -> None:
+    assert not boots.disk_findings.password_is_on_disk
+    assert boots.disk_findings.password_field.startswith("$6$")
+    assert "<UserPassword>REDACTED</UserPassword>" in boots.disk_findings.ovf_env
 
 
-def test_the_report_tells_the_same(life: Life) -> None:
-    assert (life.remains.result["outcome"], life.remains.result["health"]["reported"]) == ("provisioned", "Ready")
-    assert life.remains.result["properties"]["hostname"] == {"value": HOSTNAME, "from": "media"}
+def test_the_report_tells_the_same(boots: Boots) -> None:
+    assert (boots.disk_findings.result["outcome"], boots.disk_findings.result["health"]["reported"]) == (
+        "provisioned",
+        "Ready",
+    )
+    assert boots.disk_findings.result["properties"]["hostname"] == {"value": HOSTNAME, "from": "media"}
 
 
-def test_under_selinux_each_file_has_the_label_of_its_place(selinux_life: Life) -> None:
-    assert selinux_life.first.answers[ENFORCING] == "1"
-    types = [label.split(":")[2] for label in selinux_life.first.answers[LABELS].split()]
+def test_under_selinux_each_file_has_the_label_of_its_place(selinux_boots: Boots) -> None:
+    assert selinux_boots.first.answers[ENFORCING] == "1"
+    types = [label.split(":")[2] for label in selinux_boots.first.answers[LABELS].split()]
     assert types == ["shadow_t", "user_home_dir_t", "ssh_home_t"]
 
 
 # --- a reboot ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_reboot_does_not_start_the_program(life: Life) -> None:
-    assert life.report_after_reboot == life.remains.result
-    assert "minprov" not in life.reboot.console
-    assert not life.reboot.tray_open
-    if life.recipe.systemd:
-        assert dict(line.split("=", 1) for line in life.reboot.service.split()) == {
+def test_a_reboot_does_not_start_the_program(boots: Boots) -> None:
+    assert boots.report_after_reboot == boots.disk_findings.result
+    assert "minprov" not in boots.reboot.console
+    assert not boots.reboot.tray_open
+    if boots.recipe.systemd:
+        assert dict(line.split("=", 1) for line in boots.reboot.service.split()) == {
             "ActiveState": "inactive",
             "Result": "exec-condition",
             "ExecMainStartTimestampMonotonic": "0",
         }
 
 
-def test_a_reboot_asks_the_platform_for_nothing(life: Life) -> None:
-    assert life.reboot.requests == []
+def test_a_reboot_asks_the_platform_for_nothing(boots: Boots) -> None:
+    assert boots.reboot.requests == []
 
 
-def test_a_reboot_keeps_what_was_provisioned(life: Life) -> None:
-    assert life.reboot.hostname == HOSTNAME
-    assert life.reboot.login.lines == [USERNAME]
+def test_a_reboot_keeps_what_was_provisioned(boots: Boots) -> None:
+    assert boots.reboot.hostname == HOSTNAME
+    assert boots.reboot.login.lines == [USERNAME]
 
 
-def test_after_a_reboot_every_dhcp_request_has_the_hostname(life: Life) -> None:
-    assert set(life.reboot.dhcp_names) == {HOSTNAME}
+def test_after_a_reboot_every_dhcp_request_has_the_hostname(boots: Boots) -> None:
+    assert set(boots.reboot.dhcp_names) == {HOSTNAME}
 
 
 # --- the boot as another VM's disk ------------------------------------------------------------------------------------
@@ -283,5 +288,5 @@ def test_a_captured_disk_keeps_the_users_it_had(captured: Findings) -> None:
     assert captured.answers[f"id -un {USERNAME}"] == USERNAME
 
 
-def test_each_vm_has_a_marker_of_its_own(captured_life: Life) -> None:
-    assert captured_life.ready_markers == (True, True)
+def test_each_vm_has_a_marker_of_its_own(captured_boots: Boots) -> None:
+    assert captured_boots.ready_markers == (True, True)

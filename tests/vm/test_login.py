@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.vm.boot_sequence import BootSequence
 from tests.vm.findings import Findings, examine
 from tests.vm.image import PROJECT
 from tests.vm.lab import USERNAME, boot, new_disk
 from tests.vm.recipes import NETWORKD
-from tests.vm.story import Story
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -61,9 +61,11 @@ async def _obstructed() -> Findings:
         return findings
 
 
-@pytest.fixture(scope="module", params=[Story("login obstructed", _obstructed)], ids=lambda story: story.name)
-def obstructed(request: pytest.FixtureRequest, told: dict[Story, Future[Findings]]) -> Findings:
-    return told[request.param].result()
+@pytest.fixture(
+    scope="module", params=[BootSequence("login obstructed", _obstructed)], ids=lambda sequence: sequence.name
+)
+def obstructed(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Findings]]) -> Findings:
+    return outcomes[request.param].result()
 
 
 def test_what_stands_in_the_way_is_put_right(obstructed: Findings) -> None:
@@ -96,9 +98,9 @@ async def _closed() -> Refusal:
         return Refusal(report, key_login)
 
 
-@pytest.fixture(scope="module", params=[Story("login closed", _closed)], ids=lambda story: story.name)
-def closed(request: pytest.FixtureRequest, told: dict[Story, Future[Refusal]]) -> Refusal:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=[BootSequence("login closed", _closed)], ids=lambda sequence: sequence.name)
+def closed(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Refusal]]) -> Refusal:
+    return outcomes[request.param].result()
 
 
 def test_an_image_that_admits_others_alone_is_not_ready(closed: Refusal) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from minprov.emulator.guest.machine import firmware_uuid
+from tests.vm.boot_sequence import BootSequence, on_demand
 from tests.vm.findings import STATE
 from tests.vm.lab import USERNAME, VM_ID, boot, new_disk
 from tests.vm.recipes import POOLED
-from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -85,19 +85,21 @@ async def _play() -> Look:
         return Look(waiting, reports, markers, login, json.loads(disk.read(f"{STATE}/report.json")))
 
 
-RUNNING = Story("a pooled VM whose link goes down and up", _play)
+RUNNING = BootSequence("a pooled VM whose link goes down and up", _play)
 
-in_guest = pytest.mark.parametrize("story", [on_demand(RUNNING)], ids=["link"])
+in_guest = pytest.mark.parametrize("sequence", [on_demand(RUNNING)], ids=["link"])
 
 
-def look_at(told: dict[Story, Future[Any]], story: Story) -> Look:
-    look: Look = told[story].result()
+def look_at(outcomes: dict[BootSequence, Future[Any]], sequence: BootSequence) -> Look:
+    look: Look = outcomes[sequence].result()
     return look
 
 
 @in_guest
-def test_a_pooled_vm_waits_in_its_unit_and_nobody_can_log_in(told: dict[Story, Future[Any]], story: Story) -> None:
-    waiting = look_at(told, story).waiting
+def test_a_pooled_vm_waits_in_its_unit_and_nobody_can_log_in(
+    outcomes: dict[BootSequence, Future[Any]], sequence: BootSequence
+) -> None:
+    waiting = look_at(outcomes, sequence).waiting
     assert set(waiting[UNIT].splitlines()) == {"TimeoutStartUSec=infinity", "ActiveState=activating"}
     assert waiting[SSHD] == "inactive"
     assert waiting[ACCOUNT] == ""
@@ -106,14 +108,18 @@ def test_a_pooled_vm_waits_in_its_unit_and_nobody_can_log_in(told: dict[Story, F
 
 
 @in_guest
-def test_rebooted_in_the_pool_it_goes_on_waiting(told: dict[Story, Future[Any]], story: Story) -> None:
-    look = look_at(told, story)
+def test_rebooted_in_the_pool_it_goes_on_waiting(
+    outcomes: dict[BootSequence, Future[Any]], sequence: BootSequence
+) -> None:
+    look = look_at(outcomes, sequence)
     assert look.markers == {"pool": True, "applied": False, "ready": False}
     assert look.reports == ["Ready", "Ready"]
 
 
 @in_guest
-def test_it_is_its_owners_when_the_network_is_back(told: dict[Story, Future[Any]], story: Story) -> None:
-    look = look_at(told, story)
+def test_it_is_its_owners_when_the_network_is_back(
+    outcomes: dict[BootSequence, Future[Any]], sequence: BootSequence
+) -> None:
+    look = look_at(outcomes, sequence)
     assert look.login.split() == ["owned-01", USERNAME]
     assert (look.result["outcome"], look.result["error"]) == ("provisioned", None)

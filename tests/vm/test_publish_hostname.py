@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.vm.boot_sequence import BootSequence, on_demand
 from tests.vm.findings import LINK_EVENTS, examine
 from tests.vm.lab import ARTEFACTS, HOSTNAME, boot
 from tests.vm.recipes import DHCPCD
-from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -47,9 +47,11 @@ async def _rename() -> Seen:
     return Seen(findings.answers[SETTLED], names[:before], names[before:], said, link_events)
 
 
-@pytest.mark.parametrize("story", [on_demand(Story("dhcpcd, renamed", _rename))])
-def test_dhcpcd_sends_a_changed_name_when_asked(story: Story, told: dict[Story, Future[Seen]]) -> None:
-    seen = told[story].result()
+@pytest.mark.parametrize("sequence", [on_demand(BootSequence("dhcpcd, renamed", _rename))])
+def test_dhcpcd_sends_a_changed_name_when_asked(
+    sequence: BootSequence, outcomes: dict[BootSequence, Future[Seen]]
+) -> None:
+    seen = outcomes[sequence].result()
     assert seen.state == "running"
     assert seen.first_names[-1] == HOSTNAME, "asked by the run itself"
     assert seen.said == [f"dhcpcd asked to send {name}" for name in CHANGED]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.vm.boot_sequence import BootSequence, on_demand
 from tests.vm.image import cache_directory
 from tests.vm.lab import ARTEFACTS, boot, new_disk
 from tests.vm.recipes import RESOURCE_DISK, RESOURCE_DISK_OPENRC, RESOURCE_DISK_SYSVINIT
-from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,14 +208,14 @@ async def _keep_journal(guest: Guest, name: str) -> None:
     (ARTEFACTS / f"resource-disk-{name}" / "journal.log").write_text(journal.output)
 
 
-def _story(name: str, play: Callable[[Disk, Path, Path], Any], recipe: Recipe = RESOURCE_DISK) -> Story:
+def _sequence(name: str, boots: Callable[[Disk, Path, Path], Any], recipe: Recipe = RESOURCE_DISK) -> BootSequence:
     async def with_disks() -> dict[str, Seen]:
         with new_disk(recipe) as system, tempfile.TemporaryDirectory(dir=cache_directory()) as directory:
             data = random_data(Path(directory, "data"))
-            seen: dict[str, Seen] = await play(system, Path(directory), data)
+            seen: dict[str, Seen] = await boots(system, Path(directory), data)
             return seen
 
-    return Story(name, with_disks)
+    return BootSequence(name, with_disks)
 
 
 async def _new_disk(system: Disk, directory: Path, data: Path) -> dict[str, Seen]:
@@ -257,18 +257,20 @@ def _by_script(recipe: Recipe) -> Callable[[Disk, Path, Path], Any]:
     return play
 
 
-NEW_DISK = _story("a new temporary disk", _new_disk)
-LATER = _story("a temporary disk, boot after boot", _later)
-WITH_DATA = _story("a temporary disk with data", _with_data)
+NEW_DISK = _sequence("a new temporary disk", _new_disk)
+LATER = _sequence("a temporary disk, boot after boot", _later)
+WITH_DATA = _sequence("a temporary disk with data", _with_data)
 BY_SCRIPT = [
-    _story(f"a temporary disk, {recipe.name}", _by_script(recipe), recipe)
+    _sequence(f"a temporary disk, {recipe.name}", _by_script(recipe), recipe)
     for recipe in (RESOURCE_DISK_SYSVINIT, RESOURCE_DISK_OPENRC)
 ]
 
 
-@pytest.mark.parametrize("story", [NEW_DISK])
-def test_a_new_disk_is_formatted_mounted_and_swapped_on(story: Story, told: dict[Story, Future[Any]]) -> None:
-    seen = told[story].result()["first"]
+@pytest.mark.parametrize("sequence", [NEW_DISK])
+def test_a_new_disk_is_formatted_mounted_and_swapped_on(
+    sequence: BootSequence, outcomes: dict[BootSequence, Future[Any]]
+) -> None:
+    seen = outcomes[sequence].result()["first"]
     assert "temporary" in seen.answers[LINKS], seen.answers[LINKS]
     assert seen.states == {"disk-timeouts": "changed", "resource-disk": "changed", "swap": "changed"}
     assert seen.answers[STATUS] == "Result=success\nExecMainStatus=0\nActiveState=active"
@@ -283,9 +285,11 @@ def test_a_new_disk_is_formatted_mounted_and_swapped_on(story: Story, told: dict
     assert seen.data_disk_is_the_same
 
 
-@pytest.mark.parametrize("story", [on_demand(LATER)])
-def test_a_later_boot_mounts_and_an_exchanged_disk_is_made_again(story: Story, told: dict[Story, Future[Any]]) -> None:
-    seen = told[story].result()
+@pytest.mark.parametrize("sequence", [on_demand(LATER)])
+def test_a_later_boot_mounts_and_an_exchanged_disk_is_made_again(
+    sequence: BootSequence, outcomes: dict[BootSequence, Future[Any]]
+) -> None:
+    seen = outcomes[sequence].result()
     assert seen["blank"].states["resource-disk"] == "changed"
     assert seen["reboot"].answers[READ] == "kept"
     assert f"{MOUNT_POINT}/swapfile" in seen["reboot"].answers[SWAPS]
@@ -300,9 +304,11 @@ def test_a_later_boot_mounts_and_an_exchanged_disk_is_made_again(story: Story, t
     assert all(look.data_disk_is_the_same for look in seen.values())
 
 
-@pytest.mark.parametrize("story", [on_demand(LATER)])
-def test_a_local_nvme_disk_is_found_by_its_model(story: Story, told: dict[Story, Future[Any]]) -> None:
-    answers = told[story].result()["none"].answers
+@pytest.mark.parametrize("sequence", [on_demand(LATER)])
+def test_a_local_nvme_disk_is_found_by_its_model(
+    sequence: BootSequence, outcomes: dict[BootSequence, Future[Any]]
+) -> None:
+    answers = outcomes[sequence].result()["none"].answers
     states = {action["action"]: action["state"] for action in json.loads(answers[AGAIN])["actions"]}
     assert states == {"disk-timeouts": "unchanged", "resource-disk": "changed", "swap": "changed"}, answers
     mounted, swap = answers[NVME_MOUNTED].splitlines()
@@ -313,9 +319,11 @@ def test_a_local_nvme_disk_is_found_by_its_model(story: Story, told: dict[Story,
     assert "nvme1/nvme1n1/queue/io_timeout:240000" in answers[NVME_DISKS]
 
 
-@pytest.mark.parametrize("story", [*map(on_demand, BY_SCRIPT)])
-def test_the_script_of_another_init_does_the_same(story: Story, told: dict[Story, Future[Any]]) -> None:
-    seen = told[story].result()["first"]
+@pytest.mark.parametrize("sequence", [*map(on_demand, BY_SCRIPT)])
+def test_the_script_of_another_init_does_the_same(
+    sequence: BootSequence, outcomes: dict[BootSequence, Future[Any]]
+) -> None:
+    seen = outcomes[sequence].result()["first"]
     assert seen.states == {"disk-timeouts": "changed", "resource-disk": "changed", "swap": "changed"}
     assert seen.answers[MOUNTED].startswith("ext4 ")
     assert f"{MOUNT_POINT}/swapfile" in seen.answers[SWAPS]
@@ -323,9 +331,11 @@ def test_the_script_of_another_init_does_the_same(story: Story, told: dict[Story
     assert seen.data_disk_is_the_same
 
 
-@pytest.mark.parametrize("story", [on_demand(WITH_DATA)])
-def test_a_disk_with_data_is_left_and_the_system_comes_up(story: Story, told: dict[Story, Future[Any]]) -> None:
-    seen = told[story].result()["with-data"]
+@pytest.mark.parametrize("sequence", [on_demand(WITH_DATA)])
+def test_a_disk_with_data_is_left_and_the_system_comes_up(
+    sequence: BootSequence, outcomes: dict[BootSequence, Future[Any]]
+) -> None:
+    seen = outcomes[sequence].result()["with-data"]
     assert seen.states["resource-disk"] == "failed"
     assert "important" in seen.record["error"]["data"]["files"]
     assert seen.answers[STATUS] == f"Result=exit-code\nExecMainStatus={os.EX_DATAERR}\nActiveState=failed"

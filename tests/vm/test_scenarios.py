@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from tests.vm.boot_sequence import BootSequence, on_demand
 from tests.vm.findings import LAST_WORD, STATE, Findings, examine
 from tests.vm.lab import HOSTNAME, USERNAME, boot, new_disk
 from tests.vm.recipes import MEDIA_ON_DISK, NETWORKD, READ_ONLY_ETC
-from tests.vm.story import Story, on_demand
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -56,12 +56,12 @@ async def _key_alone() -> Outcome:
         return Outcome(findings, _result(disk))
 
 
-KEY_ALONE = Story("key alone, no IMDS, four refusals", _key_alone)
+KEY_ALONE = BootSequence("key alone, no IMDS, four refusals", _key_alone)
 
 
-@pytest.fixture(scope="module", params=[KEY_ALONE], ids=lambda story: story.name)
-def key_alone(request: pytest.FixtureRequest, told: dict[Story, Future[Outcome]]) -> Outcome:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=[KEY_ALONE], ids=lambda sequence: sequence.name)
+def key_alone(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Outcome]]) -> Outcome:
+    return outcomes[request.param].result()
 
 
 def test_the_media_is_enough_without_imds(key_alone: Outcome) -> None:
@@ -99,12 +99,12 @@ async def _password_alone() -> Outcome:
         return Outcome(findings, _result(disk))
 
 
-PASSWORD_ALONE = Story("password alone, media on a disk, link late", _password_alone)
+PASSWORD_ALONE = BootSequence("password alone, media on a disk, link late", _password_alone)
 
 
-@pytest.fixture(scope="module", params=[on_demand(PASSWORD_ALONE)], ids=lambda story: story.name)
-def password_alone(request: pytest.FixtureRequest, told: dict[Story, Future[Outcome]]) -> Outcome:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=[on_demand(PASSWORD_ALONE)], ids=lambda sequence: sequence.name)
+def password_alone(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Outcome]]) -> Outcome:
+    return outcomes[request.param].result()
 
 
 def test_media_on_a_disk_is_found_where_the_unit_allows_it(password_alone: Outcome) -> None:
@@ -138,12 +138,12 @@ async def _imds_alone() -> Outcome:
         return Outcome(findings, _result(disk))
 
 
-IMDS_ALONE = Story("no media, WireServer a minute late", _imds_alone)
+IMDS_ALONE = BootSequence("no media, WireServer a minute late", _imds_alone)
 
 
-@pytest.fixture(scope="module", params=[on_demand(IMDS_ALONE)], ids=lambda story: story.name)
-def imds_alone(request: pytest.FixtureRequest, told: dict[Story, Future[Outcome]]) -> Outcome:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=[on_demand(IMDS_ALONE)], ids=lambda sequence: sequence.name)
+def imds_alone(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Outcome]]) -> Outcome:
+    return outcomes[request.param].result()
 
 
 def test_imds_is_enough_without_media(imds_alone: Outcome) -> None:
@@ -199,12 +199,12 @@ def _kvp_records(pool: bytes) -> dict[str, str]:
     return {record[:512].rstrip(b"\0").decode(): record[512:].rstrip(b"\0").decode() for record in records}
 
 
-HOPELESS = Story("read-only /etc", _hopeless)
+HOPELESS = BootSequence("read-only /etc", _hopeless)
 
 
-@pytest.fixture(scope="module", params=[HOPELESS], ids=lambda story: story.name)
-def failure(request: pytest.FixtureRequest, told: dict[Story, Future[Failure]]) -> Failure:
-    return told[request.param].result()
+@pytest.fixture(scope="module", params=[HOPELESS], ids=lambda sequence: sequence.name)
+def failure(request: pytest.FixtureRequest, outcomes: dict[BootSequence, Future[Failure]]) -> Failure:
+    return outcomes[request.param].result()
 
 
 def test_a_failure_is_told_to_the_platform(failure: Failure) -> None:

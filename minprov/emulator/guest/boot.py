@@ -85,16 +85,16 @@ async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
         line.clear()
         say(text)
 
-    story = _Story(say_above)
+    events = _Events(say_above)
     firmware = "UEFI" if trial.uefi else "BIOS"
     processor = "KVM" if is_accelerated(trial.architecture) else "software emulation"
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="minprov-boot-")))
         key = make_key_pair(directory) if "key" in trial.logins else None
         vm = _with_key(trial.vm, key) if key else trial.vm
-        network = await stack.enter_async_context(platform_network(on_dhcp_line=story.on_dhcp_line))
+        network = await stack.enter_async_context(platform_network(on_dhcp_line=events.on_dhcp_line))
         platform = await start_platform(
-            network, vm, directory=directory, faults=trial.faults, on_line=story.on_platform_line
+            network, vm, directory=directory, faults=trial.faults, on_line=events.on_platform_line
         )
         machine = await stack.enter_async_context(
             running_machine(
@@ -116,7 +116,7 @@ async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
             logins["password"] = Login.with_password(network, vm.username, vm.password.reveal(), directory)
         say(f"{trial.image.path.name} starts as {vm.hostname}: {trial.architecture.name}, {firmware}, {processor}")
         await machine.start()
-        story.starts_at = machine.started_at
+        events.starts_at = machine.started_at
 
         def words() -> str:
             return next((said for _, text in reversed(machine.console.arrivals) if (said := _printable(text))), "")
@@ -125,31 +125,31 @@ async def try_image(trial: Trial, say: Callable[[str], None]) -> bool:
             failure = await _report(platform, machine, trial.limit)
         for name, login in logins.items():
             with shown_wait(line, f"until a login by {name}", LOGIN_LIMIT, words):
-                failure = failure or await _log_in(name, login, vm.username, story)
-        provisioned = story.end(failure, machine)
-        _write_reports(trial, story, failure, machine)
+                failure = failure or await _log_in(name, login, vm.username, events)
+        provisioned = events.end(failure, machine)
+        _write_reports(trial, events, failure, machine)
         return provisioned
 
 
-def _write_reports(trial: Trial, story: _Story, failure: str | None, machine: Machine) -> None:
+def _write_reports(trial: Trial, events: _Events, failure: str | None, machine: Machine) -> None:
     name = trial.image.path.name
     if trial.page:
         sentence = f"{name} did not provision itself: {failure}" if failure else f"{name} provisions itself"
         console = ((at, line, True) for at, line in machine.console.arrivals)
-        seen = ((at, line, False) for at, line in story.happened)
+        seen = ((at, line, False) for at, line in events.happened)
         moments = [
-            Moment(at - story.starts_at, _printable(line), of_console)
+            Moment(at - events.starts_at, _printable(line), of_console)
             for at, line, of_console in (*console, *seen)
             if line.strip()
         ]
-        verdict = Verdict(failure is None, sentence, story.summary)
-        page = render_boot_page(f"minprov: {name}", verdict, moments, story.rows(time.monotonic()))
+        verdict = Verdict(failure is None, sentence, events.summary)
+        page = render_boot_page(f"minprov: {name}", verdict, moments, events.rows(time.monotonic()))
         write_output(trial.page, page.encode(errors="replace"))
     if trial.junit:
         write_output(trial.junit, build_junit(name, [("provisions itself", failure)]))
 
 
-class _Story:
+class _Events:
     """What happens, told with the time since the machine started."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -242,11 +242,11 @@ async def _report(platform: Platform, machine: Machine, limit: float) -> str | N
     return None if report["state"] == "Ready" else "the guest reported that it failed"
 
 
-async def _log_in(name: str, login: Login, username: str, story: _Story) -> str | None:
+async def _log_in(name: str, login: Login, username: str, events: _Events) -> str | None:
     """Log in as a person would, until it works; return what went wrong, or nothing."""
     answer = await login.succeed("true", within=LOGIN_LIMIT)
     if answer.status == 0:
-        story.on_login(name, username)
+        events.on_login(name, username)
         return None
     return f"Ready was reported, but {username} cannot log in by {name}: {_printable(' '.join(answer.lines))}"
 
