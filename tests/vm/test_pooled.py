@@ -1,6 +1,7 @@
 """A pooled VM in a guest: systemd lets minprov.service wait, networkd brings the network back, the kernel tells of it.
 
-What the platform does to the NIC is done by QEMU: its link goes down and up.
+What the platform does to the machine is done by QEMU: the card's link goes down and up, the card is taken away, the
+machine is stopped and goes on, and it is given another card.
 """
 
 from __future__ import annotations
@@ -30,13 +31,22 @@ SSHD = "systemctl is-active ssh.service"
 ACCOUNT = f"getent passwd {USERNAME}"
 HOST_KEYS = "ls /etc/ssh | grep --count host_key"
 OUTCOME = f'python3 -c \'import json; print(json.load(open("{STATE}/report.json"))["outcome"])\''
+CARD = "00:0d:3a:65:43:21"
+"""The owner's network card."""
+QUESTION = '"endpoint": "reprovisiondata"'
 NOBODY = "[[reprovisiondata]]\ntimes = 'forever'\n"
-OWNER = """
+UNTIL_OWNED = 40
+OWNER = f"""
 [[reprovisiondata]]
-times = 40
+times = {UNTIL_OWNED}
 
 [[reprovisiondata]]
-change = { reprovisioned = true, preprovisioned-vm = false, preprovisioned-vm-type = "None", hostname = "owned-01" }
+[reprovisiondata.change]
+reprovisioned = true
+preprovisioned-vm = false
+preprovisioned-vm-type = "None"
+hostname = "owned-01"
+mac-address = "{CARD.replace(":", "").upper()}"
 """
 
 
@@ -48,6 +58,8 @@ class Look(NamedTuple):
     """All health reports, of each boot behind the other."""
     markers: dict[str, bool]
     """Which there were when the VM was rebooted."""
+    asked: int
+    """How often it had asked for an owner when it was given the other card."""
     login: str
     result: dict[str, Any]
 
@@ -60,34 +72,55 @@ def _markers(disk: Disk) -> dict[str, bool]:
     return {name: disk.exists(f"{STATE}/{name}/{firmware_uuid(VM_ID)}") for name in ("pool", "applied", "ready")}
 
 
+async def _pull_cable(guest: Guest) -> None:
+    """Let the link go down and up, as for pools of the type Running, and wait for the next question."""
+    await guest.machine.set_link(up=False)
+    await asyncio.sleep(3)
+    await guest.platform.transcript.expect("(?s:.*)", within=1)  # all that it has asked so far
+    await guest.machine.set_link(up=True)
+    await guest.platform.transcript.expect(QUESTION, within=180)
+
+
+async def _exchange_card(guest: Guest) -> None:
+    """Take the card away, let the machine stand still, and give it another card, as for pools of the type Savable."""
+    monitor = guest.machine.monitor
+    await monitor.execute("device_del", id="nic0")
+    await monitor.events.expect('"DEVICE_DELETED".*"device": "nic0"', within=120)  # when the guest has let it go
+    await monitor.execute("stop")
+    await asyncio.sleep(5)
+    await monitor.execute("cont")
+    card = {"driver": "virtio-net-pci", "netdev": "net0", "id": "nic1", "mac": CARD, "romfile": ""}
+    await monitor.execute("device_add", **card)
+
+
 async def _play() -> Look:
-    vm = {"preprovisioned-vm": True, "preprovisioned-vm-type": "Running", "hostname": "pool-0815"}
+    vm = {"preprovisioned-vm": True, "preprovisioned-vm-type": "Savable", "hostname": "pool-0815"}
     with new_disk(POOLED) as disk:
         async with boot(POOLED, name="pooled-1", disk=disk, vm=vm, faults=NOBODY) as guest:
             await guest.platform.reported("Ready", within=600)
             await guest.machine.shell_ready(within=300)
             questions = (UNIT, SSHD, ACCOUNT, HOST_KEYS, OUTCOME)
-            await guest.platform.transcript.expect('"endpoint": "reprovisiondata"', within=60)
+            await guest.platform.transcript.expect(QUESTION, within=60)
             waiting = {question: (await guest.ask(question)).output.strip() for question in questions}
             await guest.machine.power_off()
             reports = _reports(guest)
         markers = _markers(disk)
         async with boot(POOLED, name="pooled-2", disk=disk, vm=vm, faults=OWNER, media=False) as guest:
-            await guest.platform.transcript.expect('"endpoint": "reprovisiondata"', within=600)
+            await guest.platform.transcript.expect(QUESTION, within=600)
             await guest.machine.shell_ready(within=300)
-            await guest.machine.set_link(up=False)
-            await asyncio.sleep(3)
-            await guest.machine.set_link(up=True)
+            await _pull_cable(guest)
+            await _exchange_card(guest)
+            asked = guest.platform.requests.count("reprovisiondata")
             await guest.platform.reported("Ready", within=600)
-            login = (await guest.ssh_with_key("hostname; id --user --name")).output
+            login = (await guest.ssh_with_key("hostname; id --user --name; cat /sys/class/net/eth0/address")).output
             await guest.machine.power_off()
             reports += _reports(guest)
-        return Look(waiting, reports, markers, login, json.loads(disk.read(f"{STATE}/report.json")))
+        return Look(waiting, reports, markers, asked, login, json.loads(disk.read(f"{STATE}/report.json")))
 
 
-RUNNING = BootSequence("a pooled VM whose link goes down and up", _play)
+SAVABLE = BootSequence("a pooled VM whose network card is exchanged", _play)
 
-in_guest = pytest.mark.parametrize("sequence", [on_demand(RUNNING)], ids=["link"])
+in_guest = pytest.mark.parametrize("sequence", [on_demand(SAVABLE)], ids=["card"])
 
 
 def look_at(outcomes: dict[BootSequence, Future[Any]], sequence: BootSequence) -> Look:
@@ -117,9 +150,10 @@ def test_rebooted_in_the_pool_it_goes_on_waiting(
 
 
 @in_guest
-def test_it_is_its_owners_when_the_network_is_back(
+def test_it_is_its_owners_when_it_has_another_card(
     outcomes: dict[BootSequence, Future[Any]], sequence: BootSequence
 ) -> None:
     look = look_at(outcomes, sequence)
-    assert look.login.split() == ["owned-01", USERNAME]
+    assert 0 < look.asked < UNTIL_OWNED
+    assert look.login.split() == ["owned-01", USERNAME, CARD]
     assert (look.result["outcome"], look.result["error"]) == ("provisioned", None)
