@@ -28,6 +28,9 @@ class Disk:
         done = subprocess.run(["debugfs", "-R", f'cat "{path}"', self.path], capture_output=True, check=True)
         if b"File not found" in done.stderr:
             raise FileNotFoundError(path)
+        _, *complaints = done.stderr.splitlines()  # the first line is its version
+        if complaints and not done.stdout:  # its exit status is 0 all the same
+            raise RuntimeError(b"\n".join(complaints).decode())
         return done.stdout
 
     def exists(self, path: str) -> bool:
