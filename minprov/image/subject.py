@@ -134,7 +134,10 @@ class Subject:
     @cached_property
     def starts_minprov(self) -> str | None:
         """Return what has minprov started: a link, or a line of a script; None if nothing does."""
-        return self.services.starts("minprov") or self.services.runs_program("minprov")
+        names = ["minprov"]
+        if not self.services.is_masked("minprov.service"):
+            names.append("minprov-ready.target")  # which requires it
+        return self.services.starts(*names) or self.services.runs_program("minprov")
 
     def has_tool(self, tool: str) -> bool:
         """Tell whether a program is installed, where minprov looks for it."""

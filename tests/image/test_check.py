@@ -138,6 +138,18 @@ def test_ids_are_used_once() -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_the_target_after_ready_starts_minprov_unless_it_is_masked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree("debian", tmp_path)
+    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    (wants / "minprov.service").unlink()
+    (wants / "minprov-ready.target").symlink_to("/usr/lib/systemd/system/minprov-ready.target")
+    assert check(tmp_path, capsys)[1]["findings"] == []
+    (tmp_path / "etc/systemd/system/minprov.service").symlink_to("/dev/null")
+    assert [finding["id"] for finding in check(tmp_path, capsys)[1]["findings"]] == ["agents"]
+
+
 def test_an_ignored_check_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_tree("debian", tmp_path)
     (tmp_path / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")

@@ -49,7 +49,8 @@ DEFECTS = {
     "no-optical-drive": Defect(
         "kernel-optical",
         NOT_READY,
-        "rm /usr/lib/modules/*/kernel/drivers/scsi/sr_mod.ko*; depmod $(ls /usr/lib/modules)",
+        "kernel=$(ls /usr/lib/modules); rm /usr/lib/modules/*/kernel/drivers/scsi/sr_mod.ko*; depmod $kernel;"
+        "update-initramfs -u -k $kernel",
         "password",
     ),
     "device-of-another-hypervisor": Defect(
@@ -59,7 +60,7 @@ DEFECTS = {
     "group-that-nobody-is-in": Defect(
         "sshd-login", "NotReady.*AllowGroups", "echo 'AllowGroups sshusers' >/etc/ssh/sshd_config.d/10-hardened.conf"
     ),
-    "provisioner-forgotten": Defect("agents", NOT_READY, f"rm {WANTS}/minprov.service"),
+    "provisioner-forgotten": Defect("agents", NOT_READY, f"rm {WANTS}/minprov.service {WANTS}/minprov-ready.target"),
     "second-provisioner": Defect(
         "agents",
         NOT_READY,
