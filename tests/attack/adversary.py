@@ -39,6 +39,7 @@ def main() -> None:
                 swap(chance, Path(place), roots, Path(count).with_name("read-out"))
             swaps += 1
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which comes when the program has ended, and so does this
         Path(count).write_text(f"{swaps}\n", encoding="ascii")
 
 

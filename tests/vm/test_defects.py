@@ -93,6 +93,7 @@ def test_a_defect_that_is_found_keeps_a_vm_from_coming_up(defect: Defect, tmp_pa
     generation = "2" if defect.firmware == "uefi" else "1"
     argv = [sys.executable, "-m", "minprov", "check", "--json", "--generation", generation, str(disk)]
     checked = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert checked.returncode == 1, checked.stdout + checked.stderr
     failed = {finding["id"] for finding in json.loads(checked.stdout)["findings"] if finding["severity"] == "fails"}
     assert defect.finds in failed
     boot = [sys.executable, "-m", "minprov.emulator", "boot", str(disk), "--limit", LIMIT]
