@@ -17,6 +17,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 CANARY = b"canary-of-root"  # is in every file of root's
 PROGRAM = b"\0-m\0minprov\0"
@@ -28,19 +29,22 @@ def main() -> None:
     """Swap until the end."""
     seed, count, place, *roots = sys.argv[1:]
     chance = random.Random(seed)  # the same for the same seed
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     swaps = 0
-    try:
-        program = wait_for_program()
-        while program.exists():
-            if place == "-":
-                pretend(chance, Path(count).parent, roots)
-            else:
-                swap(chance, Path(place), roots, Path(count).with_name("read-out"))
-            swaps += 1
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which comes when the program has ended, and so does this
+
+    def end(*_: object) -> NoReturn:
+        """Leave the count whole, also if this comes in the middle of itself."""
         Path(count).write_text(f"{swaps}\n", encoding="ascii")
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    program = wait_for_program()
+    while program.exists():
+        if place == "-":
+            pretend(chance, Path(count).parent, roots)
+        else:
+            swap(chance, Path(place), roots, Path(count).with_name("read-out"))
+        swaps += 1
+    end()
 
 
 def wait_for_program() -> Path:
