@@ -29,16 +29,19 @@ class StatusLine:
             self._shown = True
             with suppress(OSError):  # a terminal that was closed meanwhile
                 columns = os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS
-                sys.stderr.write(f"\r{text[: columns - 1]}\x1b[K")
-                sys.stderr.flush()
+                _write(f"\r{text[: columns - 1]}\x1b[K")
 
     def clear(self) -> None:
         """Take the line away."""
         if self._shown:
             self._shown = False
             with suppress(OSError):
-                sys.stderr.write("\r\x1b[K")
-                sys.stderr.flush()
+                _write("\r\x1b[K")
+
+
+def _write(text: str) -> None:
+    """Write past Python's buffer: what stayed in it would fail again when the interpreter ends, with status 120."""
+    os.write(sys.stderr.fileno(), text.encode(errors="replace"))
 
 
 class Progress:
