@@ -5,6 +5,7 @@ Two programs let packets to and from the given addresses pass, and no others.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from contextlib import suppress
@@ -42,11 +43,10 @@ class AddressFilter:
         allowed = [network for network in networks if isinstance(network, IPv4Network)]
         groups = hierarchy()
         for left_over in groups.glob("minprov-tests-*"):
-            # One of a harness that runs at the same time may have no process at the moment.
-            if not os.path.exists(f"/proc/{left_over.name.split('-')[2]}"):
-                with suppress(OSError):
-                    left_over.rmdir()
-        self._group = Path(tempfile.mkdtemp(prefix=f"minprov-tests-{os.getpid()}-", dir=groups))
+            _remove_unused(left_over)
+        self._group = Path(tempfile.mkdtemp(prefix="minprov-tests-", dir=groups))
+        self._lock = os.open(self._group, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
         try:
             for place, offset in ((BPF_CGROUP_INET_INGRESS, SOURCE), (BPF_CGROUP_INET_EGRESS, DESTINATION)):
                 attach(self._group, BPF_PROG_TYPE_CGROUP_SKB, place, _instructions(offset, allowed))
@@ -60,8 +60,20 @@ class AddressFilter:
 
     def close(self) -> None:
         """Remove the control group, which has no processes any more."""
+        os.close(self._lock)
         with suppress(OSError):
             self._group.rmdir()
+
+
+def _remove_unused(group: Path) -> None:
+    """Remove a control group, unless a harness has it that runs at the same time, perhaps in other namespaces."""
+    with suppress(OSError):
+        directory = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            group.rmdir()
+        finally:
+            os.close(directory)
 
 
 def _instructions(offset: int, networks: list[IPv4Network]) -> bytes:
