@@ -70,7 +70,9 @@ async def measure(command: list[str], *, silent_imds: bool) -> Late:
             ready = platform.requests[-1]
             if process.returncode or ready.endpoint != "health" or ready.verdict != "accepted":
                 raise SystemExit(f"Ready was not reported: {messages.decode()}")
-            return Late(wake_ups, tuple(request.endpoint for request in platform.requests), ready.at_ms - start * 1000)
+            return Late(
+                wake_ups, tuple(str(request.endpoint) for request in platform.requests), ready.at_ms - start * 1000
+            )
 
 
 async def _wait_for_marker(directory: str) -> None:
