@@ -299,7 +299,7 @@ def choices_of(setting: Setting, default: Enum) -> list[Enum]:
 def load(path: str | None = None, **flags: object) -> Options:
     """Return the options in force: defaults, then the files, then `flags`.
 
-    `path` replaces the default file and must exist then; ``PATH.d/*.toml`` is read after it, in order of name.
+    `path` replaces the default file; ``PATH.d/*.toml`` is read after it, in order of name. One of them must exist then.
     Raises `ProvisioningError` with `Reason.CONFIG_INVALID`.
     """
     values = _read_files(path)
@@ -352,15 +352,15 @@ def schema_of(duty: str | None) -> Schema:
 
 def _files(path: str | None) -> list[str]:
     main = path or CONFIG_FILE
-    found = [main] if path or os.path.lexists(main) else []
     directory = main + ".d"
     try:
-        names = sorted(os.listdir(directory))
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".toml"))
     except (FileNotFoundError, NotADirectoryError):
         names = []
     except OSError as error:
         raise ProvisioningError(Reason.CONFIG_INVALID, file=directory, detail=error.strerror) from error
-    return found + [os.path.join(directory, name) for name in names if name.endswith(".toml")]
+    is_read = os.path.lexists(main) or (path and not names)
+    return [main] * bool(is_read) + [os.path.join(directory, name) for name in names]
 
 
 def _read_files(path: str | None) -> dict[str | None, dict[str, Any]]:

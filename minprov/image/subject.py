@@ -108,16 +108,17 @@ class Subject:
 
     @cached_property
     def configuration(self) -> str | None:
-        """Return where minprov.toml is on this machine; None if the system has none.
+        """Return where minprov.toml is on this machine, or would be beside its drop-ins; None if there is neither.
 
         Raises:
             ProvisioningError: IMAGE_UNREADABLE if one of its files is a link, which may lead out of the tree.
 
         """
-        for path in (CONFIG_FILE, *self.tree.glob(f"{CONFIG_FILE}.d/*.toml")):
+        drop_ins = self.tree.glob(f"{CONFIG_FILE}.d/*.toml")
+        for path in (CONFIG_FILE, f"{CONFIG_FILE}.d", *drop_ins):
             if self.tree.link(path) is not None and not self.tree.live:
                 raise ProvisioningError(Reason.IMAGE_UNREADABLE, path=path, detail="it is a link")
-        if not self.tree.is_file(CONFIG_FILE):
+        if not drop_ins and not self.tree.exists(CONFIG_FILE):
             return None
         return f"{self.tree.root.rstrip('/')}{self.tree.target(CONFIG_FILE)}"
 

@@ -126,10 +126,12 @@ def test_a_decompressor_that_is_not_there_makes_it_unknown(tree: Path, monkeypat
     ]
 
 
-def test_a_configuration_that_is_a_link_is_unknown(tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "outside.toml").write_text("nonsense = true\n")
+@pytest.mark.parametrize(("name", "outside"), [("minprov.toml", "10.toml"), ("minprov.toml.d", "")])
+def test_a_configuration_that_is_a_link_is_unknown(name: str, outside: str, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/10.toml").write_text("nonsense = true\n")
     (tree / "etc/minprov").mkdir()
-    (tree / "etc/minprov/minprov.toml").symlink_to(tmp_path / "outside.toml")
+    (tree / "etc/minprov" / name).symlink_to(tmp_path / "outside" / outside)
     assert found(outcome_of(tree), "minprov-toml") == [(Severity.UNKNOWN, "not judged: it is a link")]
 
 

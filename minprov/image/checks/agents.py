@@ -65,8 +65,10 @@ def judge_minprov(subject: Subject) -> Iterator[Found]:
 def judge_configuration(subject: Subject) -> Iterator[Found]:
     """Look for mistakes in minprov.toml."""
     if isinstance(subject.options, ProvisioningError):
-        words = ", ".join(f"{key} {value}" for key, value in subject.options.data.items() if key != "file")
-        yield Found(f"minprov refuses its configuration: {words}", CONFIG_FILE)
+        data = dict(subject.options.data)
+        file = str(data.pop("file", CONFIG_FILE)).removeprefix(subject.tree.root.rstrip("/"))
+        words = ", ".join(f"{key} {value}" for key, value in data.items())
+        yield Found(f"minprov refuses its configuration: {words}", file)
 
 
 def judge_demands(subject: Subject) -> Iterator[Found]:
