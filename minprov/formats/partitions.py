@@ -49,6 +49,7 @@ _EXTENDED = (0x05, 0x0F, 0x85)
 _ACTIVE = 0x80
 _MBR_ENTRY = struct.Struct("<B3xB3xII")
 _MBR_TABLE = 446
+_DISK_SIGNATURE = slice(440, 444)
 _GPT_SIGNATURE = b"EFI PART"
 _GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 _GPT_ENTRY = struct.Struct("<16s16sQQQ72s")
@@ -133,7 +134,12 @@ def parse_partition_table(read: Read, size: int) -> PartitionTable | None:
         return table._replace(kind="hybrid" if others else "gpt", has_boot_code=has_boot_code)
     if any(active not in (0, _ACTIVE) for active, _, _, _ in entries) or not any(kind for _, kind, _, _ in entries):
         return None
-    partitions = tuple(_mbr_partitions(read, entries))
+    signature = int.from_bytes(first[_DISK_SIGNATURE], "little")
+    partitions = tuple(
+        # As the kernel names them (block/partitions/msdos.c); a disk without a signature has no such names.
+        part._replace(uuid=f"{signature:08x}-{part.number:02x}" if signature else None)
+        for part in _mbr_partitions(read, entries)
+    )
     return PartitionTable("mbr", partitions, has_boot_code=has_boot_code, faults=tuple(_overreach(partitions, size)))
 
 

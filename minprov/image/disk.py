@@ -207,7 +207,8 @@ class _Tree:
         lines = parse_fstab(_read_text(self.root, "/etc/fstab"))
         for line in sorted(lines, key=lambda line: line.target.count("/")):
             if line.target.startswith("/") and line.target != "/":
-                index = self._named(line.spec)
+                named = (number for number, volume in enumerate(self.volumes) if volume.answers_to(line.spec))
+                index = next(named, None)
                 if index is not None:
                     options = [word for word in line.options if word.startswith(("subvol=", "subvolid="))]
                     self._mount_at(index, line.target, options)
@@ -221,22 +222,6 @@ class _Tree:
             elif volume.target is None and volume.unread is None:
                 kind = _kind(volume)
                 self._note(index, unread=f"{kind} is not read here" if kind in LAYERS else None)
-
-    def _named(self, spec: str) -> int | None:
-        """Return the volume that an fstab's first field names."""
-        key, _, value = spec.partition("=")
-        value = value.strip('"')
-        for index, (part, contents, _, _) in enumerate(self.volumes):
-            names = {
-                "UUID": contents and contents.uuid,
-                "LABEL": contents and contents.label,
-                "PARTUUID": part.uuid,
-                "PARTLABEL": part.name or None,
-            }
-            wanted = names.get(key)
-            if wanted and wanted.lower() == value.lower():
-                return index
-        return None
 
     def _mount_at(self, index: int, target: str, options: list[str] | None = None) -> None:
         volume = self.volumes[index]

@@ -22,6 +22,17 @@ class Volume(NamedTuple):
     unread: str | None = None
     """Why it is not."""
 
+    def answers_to(self, spec: str) -> bool:
+        """Tell whether it is what the first field of an fstab names by a tag."""
+        key, _, value = spec.partition("=")
+        names = {
+            "UUID": self.contents and self.contents.uuid,
+            "LABEL": self.contents and self.contents.label,
+            "PARTUUID": self.partition.uuid,
+            "PARTLABEL": self.partition.name,
+        }
+        return (names.get(key) or "").lower() == value.strip('"').lower() != ""
+
 
 class Disk(NamedTuple):
     """A disk image, as far as it is no file of the system on it."""

@@ -110,30 +110,28 @@ def _is_ethernet(match: dict[str, str]) -> bool:
     )
 
 
-def _network_manager(tree: Tree) -> Iterator[Network]:
-    found = False
+def _network_manager(tree: Tree) -> list[Network]:
+    """Return what NetworkManager has connections for, and what it makes for a NIC without one."""
+    connections = []
     for path in tree.glob(*KEYFILES):
         sections = _sections(tree.text(path) or "")
         connection = sections.get("connection", {})
         ethernet = sections.get("ethernet") or sections.get("802-3-ethernet") or {}
-        if connection.get("type") not in ("ethernet", "802-3-ethernet"):
-            continue
-        found = True
-        dhcp = sections.get("ipv4", {}).get("method", "auto") == "auto"
-        names = (connection["interface-name"],) if connection.get("interface-name") else ()
-        yield Network("NetworkManager", path, dhcp, names, ethernet.get("mac-address"))
-    for path in tree.glob(IFCFG[0]):
-        if network := _ifcfg(path, tree.text(path) or ""):
-            found = True
-            yield network
+        is_ethernet = connection.get("type") in ("ethernet", "802-3-ethernet")
+        if is_ethernet and connection.get("autoconnect", "true") != "false":
+            dhcp = sections.get("ipv4", {}).get("method", "auto") == "auto"
+            names = (connection["interface-name"],) if connection.get("interface-name") else ()
+            connections.append(Network("NetworkManager", path, dhcp, names, ethernet.get("mac-address")))
+    connections += [network for path in tree.glob(IFCFG[0]) if (network := _ifcfg(path, tree.text(path) or ""))]
+    if any(network.is_for_nic for network in connections):
+        return connections
     # Without a connection of its own a NIC gets one, which asks by DHCP (NetworkManager.conf(5), no-auto-default).
     configuration = tree.glob("/etc/NetworkManager/NetworkManager.conf", "/etc/NetworkManager/conf.d/*.conf")
     configuration += tree.glob("/usr/lib/NetworkManager/conf.d/*.conf")
-    automatic = not any(
-        re.search(r"^no-auto-default\s*=\s*\*", tree.text(path) or "", re.MULTILINE) for path in configuration
-    )
-    if automatic or not found:
-        yield Network("NetworkManager", "/etc/NetworkManager/NetworkManager.conf", dhcp=automatic)
+    is_off = any(re.search(r"^no-auto-default\s*=\s*\*", tree.text(path) or "", re.MULTILINE) for path in configuration)
+    if not is_off or not connections:
+        connections.append(Network("NetworkManager", "/etc/NetworkManager/NetworkManager.conf", dhcp=not is_off))
+    return connections
 
 
 def _ifcfg(path: str, text: str) -> Network | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 GPT = f"label: gpt\nsize=4MiB, type={BIOS_BOOT}\nsize=8MiB, type={ESP}, name=esp\ntype=linux, name=root\n"
-MBR = "label: dos\nsize=4MiB, type=c\nsize=8MiB, type=5\nsize=4MiB, type=83, bootable\n"
+MBR = "label: dos\nlabel-id: 0x1234abcd\nsize=4MiB, type=c\nsize=8MiB, type=5\nsize=4MiB, type=83, bootable\n"
 
 
 def reader(data: bytes) -> Callable[[int, int], bytes]:
@@ -72,6 +72,7 @@ def test_an_mbr_is_read_with_its_logical_partitions(disk: Path) -> None:
     ]
     assert [part.number for part in table.partitions] == [1, 3, 5, 6]
     assert [part.number for part in table.partitions if part.bootable] == [3]
+    assert [part.uuid for part in table.partitions] == [f"1234abcd-{number:02x}" for number in (1, 3, 5, 6)]
 
 
 def test_a_hybrid_table_is_told_from_a_protective_one(disk: Path) -> None:

@@ -108,6 +108,7 @@ DISK_DEFECTS = [
         "no driver",
     ),
     ("swap-os-disk", "risk", DISK._replace(volumes=(Volume(PARTITION, Superblock("swap")),)), None, "2 is swap"),
+    ("fstab", "fails", DISK, None, "/ is on UUID=3255683f-53a2-4fdf-91cf-b4c1041e2a62, which no partition"),
     ("secure-boot", "unknown", DISK, None, "no boot loader for UEFI"),
     ("nvme", "fails", DISK._replace(layout=Layout(("V1",), None, ())), "nvme", "generation 2 alone"),
 ]
@@ -122,6 +123,24 @@ def test_a_defect_of_a_disk_is_found(
     outcome = run_checks(Subject(Tree(str(tmp_path)), disk, Purpose(generation, nvme=purpose == "nvme")))
     found = [finding for finding in outcome.findings if finding.id == name]
     assert (severity, True) in [(finding.severity.value, what in finding.what) for finding in found]
+
+
+@pytest.mark.parametrize(
+    ("contents", "spec"),
+    [
+        (Superblock("ext4", "3255683F-53a2"), "UUID=3255683f-53A2"),
+        (Superblock("ext4", label="root"), "LABEL=root"),
+        (Superblock("ext4"), "PARTUUID=0bad-02"),
+        (Superblock("LVM"), "UUID=1"),  # what is on it is not known
+        (None, "UUID=1"),
+    ],
+)
+def test_a_tag_of_the_disk_is_no_finding(contents: Superblock | None, spec: str, tmp_path: Path) -> None:
+    make_tree("debian", tmp_path)
+    (tmp_path / "etc/fstab").write_text(f"{spec} / ext4 x-systemd.growfs 0 1\n")
+    disk = DISK._replace(volumes=(Volume(PARTITION._replace(uuid="0bad-02"), contents),))
+    outcome = run_checks(Subject(Tree(str(tmp_path)), disk))
+    assert [finding for finding in outcome.findings if finding.id == "fstab"] == []
 
 
 def test_every_check_has_a_defect_that_it_finds() -> None:

@@ -6,17 +6,26 @@ import re
 from typing import TYPE_CHECKING
 
 from minprov.formats.fstab import Mount, parse_fstab
+from minprov.formats.partitions import BIOS_BOOT
+from minprov.formats.superblocks import LAYERS
 from minprov.image.findings import Check, Found, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from minprov.image.model import Disk, Volume
     from minprov.image.subject import Subject
 
 GENERIC = "https://learn.microsoft.com/azure/virtual-machines/linux/create-upload-generic"
 FSTAB = "/etc/fstab"
-FOREIGN = re.compile(r"/dev/(vd|xvd|hd|mmcblk|loop|mapper/loop)\w*")
+MOUNT_UNITS = ("/etc/systemd/system/*.mount", "/usr/lib/systemd/system/*.mount")
+FOREIGN = re.compile(
+    r"/dev/((vd|xvd|hd|mmcblk|loop|mapper/loop)"
+    r"|disk/by-id/(ata|nvme|scsi|usb|virtio|wwn)-"  # by a serial number
+    r"|disk/by-path/(?!.*(?i:vmbus)))"
+)
 """Devices that a VM on Azure does not have."""
+TAGS = ("UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=")
 UNSTABLE = re.compile(r"/dev/(sd[a-z]|nvme\d)\w*")
 OPTICAL = re.compile(r"/dev/(sr\d|cdrom|dvd)")
 RESOURCE = re.compile(r"/dev/disk/(cloud/azure_resource|azure/resource)|/dev/disk/azure/scsi0/lun1\b")
@@ -42,20 +51,25 @@ def judge_root(subject: Subject) -> Iterator[Found]:
 
 def judge_fstab(subject: Subject) -> Iterator[Found]:
     """Look for devices by names that a VM does not have, or not always."""
-    for mount in _mounts(subject):
+    for file, mount in [*((FSTAB, mount) for mount in _mounts(subject)), *_mount_units(subject)]:
         if mount.kind == "swap" or "noauto" in mount.options:
             continue
+        place = (file, mount.line, f"{mount.spec} {mount.target}")
         optional = "nofail" in mount.options
         if FOREIGN.match(mount.spec) and not optional:
-            yield _line(f"{mount.target} is on {mount.spec}, which a VM has not", mount)
+            yield Found(f"{mount.target} is on {mount.spec}, which a VM has not", *place)
         elif UNSTABLE.match(mount.spec):
             what = f"{mount.target} is on {mount.spec}, a name that changes with the disks and the size of a VM"
-            yield _line(what, mount, Severity.RISK)
+            yield Found(what, *place, Severity.RISK)
         elif OPTICAL.match(mount.spec) and not optional:
-            yield _line(f"{mount.target} is the optical drive, which is empty after provisioning", mount, Severity.RISK)
+            what = f"{mount.target} is the optical drive, which is empty after provisioning"
+            yield Found(what, *place, Severity.RISK)
         elif RESOURCE.match(mount.spec) and not optional:
             what = f"{mount.target} is the temporary disk, which not all sizes have, without nofail"
-            yield _line(what, mount, Severity.RISK, f"Add nofail,x-systemd.device-timeout=2s to {FSTAB}:{mount.line}.")
+            fix = f"Add nofail,x-systemd.device-timeout=2s to {file}:{mount.line}."
+            yield Found(what, *place, Severity.RISK, fix)
+        elif subject.disk and not optional and _is_nowhere(subject.disk, mount.spec):
+            yield Found(f"{mount.target} is on {mount.spec}, which no partition of this disk is", *place)
 
 
 def judge_swap(subject: Subject) -> Iterator[Found]:
@@ -77,8 +91,8 @@ def judge_swap(subject: Subject) -> Iterator[Found]:
 def judge_layers(subject: Subject) -> Iterator[Found]:
     """Look for LVM, encryption and arrays under the file systems."""
     for volume in subject.disk.volumes if subject.disk else ():
-        kind = volume.contents.kind if volume.contents else ""
-        if kind in ("LVM", "LUKS", "md"):
+        kind = _kind(volume)
+        if kind in LAYERS:
             severity = Severity.ADVICE if kind == "LVM" else Severity.RISK
             what = f"partition {volume.partition.number} is {kind}"
             yield Found(what, subject.disk and subject.disk.path, severity=severity)
@@ -140,8 +154,33 @@ def _mounts(subject: Subject) -> list[Mount]:
     return parse_fstab(subject.tree.text(FSTAB) or "")
 
 
-def _line(what: str, mount: Mount, severity: Severity | None = None, fix: str | None = None) -> Found:
-    return Found(what, FSTAB, mount.line, f"{mount.spec} {mount.target}", severity, fix)
+def _mount_units(subject: Subject) -> Iterator[tuple[str, Mount]]:
+    """Yield the mounts that units have started; one that is merely wanted does not end the boot where it fails."""
+    for path in subject.tree.glob(*MOUNT_UNITS):
+        link = subject.services.starts(path.rpartition("/")[2])
+        values = {}
+        for number, line in subject.tree.lines(path):
+            key, _, value = line.partition("=")
+            values[key.strip()] = (number, value.strip())
+        if link and "What" in values and "Where" in values:
+            number, spec = values["What"]
+            kind, options = (values.get(key, (0, ""))[1] for key in ("Type", "Options"))
+            nofail = ("nofail",) if ".wants/" in link else ()
+            yield path, Mount(number, spec, values["Where"][1], kind, (*options.split(","), *nofail))
+
+
+def _is_nowhere(disk: Disk, spec: str) -> bool:
+    """Tell whether a tag is that of no volume of a disk, all of whose volumes are known."""
+    known = all(volume.partition.type == BIOS_BOOT or _kind(volume) not in ("", *LAYERS) for volume in disk.volumes)
+    return known and spec.startswith(TAGS) and not any(volume.answers_to(spec) for volume in disk.volumes)
+
+
+def _kind(volume: Volume) -> str:
+    return volume.contents.kind if volume.contents else ""
+
+
+def _line(what: str, mount: Mount) -> Found:
+    return Found(what, FSTAB, mount.line, f"{mount.spec} {mount.target}")
 
 
 CHECKS = (
