@@ -55,6 +55,8 @@ test-vm: $(VENV)/.ready  ## boot real guests under QEMU: the boots that matter m
 
 test-vm-all: $(VENV)/.ready  ## boot every guest in every scenario
 	tests/ensure-packages tests/vm/apt-packages.txt
+	tests/ensure-packages packaging/static/apt-packages.txt
+	tests/ensure-packages packaging/static/cross-apt-packages.txt
 	$(BIN)/python -m pytest -m vm
 
 faults: $(VENV)/.ready  ## provision in three hundred ways that something fails, as root; docs/faults.md is the table

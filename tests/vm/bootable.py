@@ -50,13 +50,17 @@ def _install_for_bios(work: Path, disk: Path) -> None:
 
 
 def _install_for_uefi(work: Path, disk: Path) -> None:
-    program = _grub_image(work, "x86_64-efi")
-    esp = work / "esp.fat"
+    write_esp(disk, _grub_image(work, "x86_64-efi"), "BOOTX64.EFI", sectors=ESP_SIZE)
+
+
+def write_esp(disk: Path, program: Path, name: str, *, sectors: int) -> None:
+    """Write the file system that UEFI looks for, with the program that it starts."""
+    esp = disk.with_name("esp.fat")
     with esp.open("wb") as file:
-        file.truncate(ESP_SIZE * SECTOR)
+        file.truncate(sectors * SECTOR)
     _run("mkfs.fat", esp)
     _run("mmd", "-i", esp, "::EFI", "::EFI/BOOT")
-    _run("mcopy", "-i", esp, program, "::EFI/BOOT/BOOTX64.EFI")
+    _run("mcopy", "-i", esp, program, f"::EFI/BOOT/{name}")
     _copy(esp, disk, sector=ESP_START)
     esp.unlink()
 

@@ -28,16 +28,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.vm import arm64
 from tests.vm.bootable import make_bootable_disk
+from tests.vm.initramfs import make_initramfs
 from tests.vm.recipes import Recipe
 
 HERE = Path(__file__).parent
 TREES = HERE / "trees"
 PROJECT = HERE.parents[1]
 EXAMPLES = PROJECT / "docs/examples"
-# What the Debian package is made from.
+FORMS = {
+    "standalone": ("standalone", "/usr/bin/python3"),
+    "static": ("static",),
+    "static-aarch64": ("static", "aarch64"),
+}
+"""What build.py is told, for the forms that guests have."""
 FORMED = ("minprov", "packaging", "units")
 """What the static and the standalone form are made from."""
+# What the Debian package is made from.
 PACKAGED = ("debian", "docs/examples/dracut", "docs/examples/initramfs-tools", "minprov", "packaging", "units")
 DISK_SIZE = "2G"
 DIGEST = 16
@@ -88,6 +96,13 @@ def ensure_image(recipe: Recipe) -> Image:
     )
     initrd = disk / "initrd" if (disk / "initrd").exists() else kernel / "initrd"
     return Image(kernel=kernel / "vmlinuz", initrd=initrd, disk=disk / DISK)
+
+
+def ensure_arm64_disk() -> Path:
+    """Return the disk for arm64, which is of one kind."""
+    form = _ensure_form("static-aarch64")
+    inputs = [form.name.encode(), (HERE / "arm64.py").read_bytes(), *_file_contents([TREES / "arm64"])]
+    return _ensure("disk-arm64", inputs, lambda out: _make_arm64_disk(form, out)) / DISK
 
 
 def ensure_base(packages: Iterable[str]) -> Path:
@@ -199,37 +214,20 @@ def _make_kernel(out: Path) -> None:
     with _work_directory(out.parent) as work:
         tree = work / "tree"
         _bootstrap(KERNEL_PACKAGES, tree, variant="extract")
-        (release,) = os.listdir(tree / "lib/modules")
-        _run("depmod", "--basedir", tree, release)
-        shutil.copy(tree / f"boot/vmlinuz-{release}", out / "vmlinuz")
-        _make_initrd(tree, release, out / "initrd")
+        _make_initrd(tree, out / "initrd")
+        (kernel,) = tree.glob("boot/vmlinuz-*")
+        kernel.rename(out / "vmlinuz")
         (out / "lib").mkdir()
         (tree / "lib/modules").rename(out / "lib/modules")
 
 
-def _make_initrd(tree: Path, release: str, initrd: Path) -> None:
-    root = initrd.with_name("initramfs")
-    for directory in ("bin", "dev", "proc", "root", f"lib/modules/{release}"):
+def _make_initrd(tree: Path, initrd: Path) -> None:
+    root = tree.with_name("initramfs")
+    for directory in ("bin", "dev", "proc", "root"):
         (root / directory).mkdir(parents=True)
     shutil.copy(tree / "bin/busybox", root / "bin/busybox")
     shutil.copy(HERE / "initramfs-init", root / "init")
-    modules = tree / "lib/modules" / release
-    needed = _run(
-        "modprobe", "--dirname", tree, "--set-version", release, "--show-depends", "--all", *INITRAMFS_MODULES
-    )
-    for line in needed.splitlines():
-        kind, _, module = line.partition(" ")
-        if kind == "insmod":
-            relative = Path(module.strip()).relative_to(modules)
-            (root / "lib/modules" / release / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(modules / relative, root / "lib/modules" / release / relative)
-    _run("depmod", "--basedir", root, release)
-    names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
-    with initrd.open("wb") as archive:
-        subprocess.run(
-            ["cpio", "--quiet", "-o", "-H", "newc"], cwd=root, input=names.encode(), stdout=archive, check=True
-        )
-    shutil.rmtree(root)
+    make_initramfs(root, tree, INITRAMFS_MODULES, initrd)
 
 
 # --- base and disk ----------------------------------------------------------------------------------------------------
@@ -260,8 +258,13 @@ MAKE_EXAMPLE = {"mmdebstrap": _make_by_mmdebstrap, "mkosi": _make_by_mkosi}
 
 
 def _make_form(form: str, out: Path) -> None:
-    pythons = ["/usr/bin/python3"] if form == "standalone" else []
-    _run(sys.executable, PROJECT / "packaging/appliance/build.py", "--output", out, form, *pythons)
+    _run(sys.executable, PROJECT / "packaging/appliance/build.py", "--output", out, *FORMS[form])
+
+
+def _unpack_form(form: Path, root: Path) -> None:
+    (root / "opt/minprov").mkdir(parents=True)
+    tarball = next(form.glob("*.tar.gz"))
+    _run("tar", "--extract", "--file", tarball, "--directory", root / "opt/minprov", "--strip-components=1")
 
 
 def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, form: Path | None, out: Path) -> None:
@@ -284,9 +287,7 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, form: Pa
             (root / target.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / source, root / target.lstrip("/"))
         if form:
-            (root / "opt/minprov").mkdir()
-            tarball = next(form.glob("*.tar.gz"))
-            _run("tar", "--extract", "--file", tarball, "--directory", root / "opt/minprov", "--strip-components=1")
+            _unpack_form(form, root)
         for command in recipe.commands:
             _run("unshare", "--mount", "--", "sh", "-euc", _IN_GUEST, "sh", root, command)
         # As in an image made to be cloned: systemd generates an id at boot, and does not take this for a factory reset.
@@ -297,6 +298,17 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, form: Pa
             for initrd in root.glob("boot/initrd.img-*"):
                 initrd.rename(out / "initrd")
             _run("mke2fs", "-q", "-t", "ext4", "-d", root, out / DISK, DISK_SIZE)
+
+
+def _make_arm64_disk(form: Path, out: Path) -> None:
+    with _work_directory(out.parent) as work:
+        packages, root = work / "packages", work / "root"
+        _bootstrap(arm64.PACKAGES, packages, variant="extract", architecture="arm64")
+        arm64.copy_system(packages, root)
+        _lay_over(TREES / "arm64", root)
+        shutil.copy(PROJECT / "units/rc.minprov", root / "etc/rc.minprov")
+        _unpack_form(form, root)
+        arm64.make_disk(packages, root, out / DISK)
 
 
 def _install(package: Path, root: Path) -> None:
@@ -311,7 +323,7 @@ def _lay_over(tree: Path, target: Path) -> None:
     _run("cp", "--recursive", "--no-target-directory", "--no-preserve=ownership", "--no-dereference", tree, target)
 
 
-def _bootstrap(packages: Iterable[str], target: Path, *, variant: str) -> None:
+def _bootstrap(packages: Iterable[str], target: Path, *, variant: str, architecture: str = "amd64") -> None:
     sources = _run(
         *("apt-get", "indextargets", "Created-By: Packages", "Origin: Debian"),
         *(
@@ -322,6 +334,7 @@ def _bootstrap(packages: Iterable[str], target: Path, *, variant: str) -> None:
     release = sources.split()[3]
     _run(
         *("mmdebstrap", "--quiet", f"--variant={variant}", f"--include={','.join(packages)}"),
+        f"--architectures={architecture}",
         *("--aptopt=APT::Install-Recommends false", "--dpkgopt=path-exclude=/usr/share/doc/*"),
         *("--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"),
         *(release, target, "-"),
