@@ -32,8 +32,10 @@ class OpensslError(Exception):
     """openssl(1) is missing, or could not use what it was given."""
 
 
-def build_certificates(transport_certificate: str, cipher: str, *, incarnation: int) -> bytes:
+def build_certificates(transport_certificate: str, cipher: str, pfx: bytes | None, *, incarnation: int) -> bytes:
     """Return the document for a guest whose certificate is this base64, without the PEM lines around it.
+
+    Without a PKCS #12 file, it has the tenant's own.
 
     Raises: OpensslError. KeyError for a cipher that is not in `CIPHERS`.
     """
@@ -42,9 +44,8 @@ def build_certificates(transport_certificate: str, cipher: str, *, incarnation: 
         lines = "\n".join(textwrap.wrap(transport_certificate, 64))
         pem = f"-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n"
         recipient.write_text(pem, encoding="ascii", errors="replace")  # openssl is the judge of what is no base64
-        envelope = _openssl(
-            *("cms", "-encrypt", "-binary", "-outform", "DER", CIPHERS[cipher]), recipient, stdin=_tenant_certificate()
-        )
+        seal = ("cms", "-encrypt", "-binary", "-outform", "DER", CIPHERS[cipher], recipient)
+        envelope = _openssl(*seal, stdin=_tenant_certificate() if pfx is None else pfx)
     data = "\n".join(textwrap.wrap(base64.b64encode(envelope).decode(), 64))
     return _DOCUMENT.format(incarnation=incarnation, data=data).encode()
 

@@ -47,6 +47,8 @@ class VirtualMachine:
     ssh_public_keys: tuple[SshPublicKey, ...] = ()
     custom_data: bytes | None = None
     user_data: bytes | None = None
+    # A PKCS #12 file with an empty password, as of Key Vault; without it, one of the tenant's is made.
+    certificates: bytes | None = None
 
     preprovisioned_vm: bool = False
     preprovisioned_vm_type: str | None = None
@@ -129,6 +131,7 @@ VM_CONVERTERS: Mapping[str, Convert] = {
     "ssh_public_keys": _keys,
     "custom_data": content,
     "user_data": content,
+    "certificates": content,
     "preprovisioned_vm": flag,
     "preprovisioned_vm_type": text,
     "reprovisioned": flag,

@@ -150,7 +150,8 @@ def _answer_certificates(vm: VirtualMachine, request: Request) -> Reply:
         message = "Headers x-ms-guest-agent-public-x509-cert and x-ms-cipher-name are required."
         raise _RefusalError(400, "MissingRequiredHeader", message, why=f"the cipher is {cipher}")
     try:
-        return Reply(body=certificates.build_certificates(certificate, cipher, incarnation=vm.incarnation))
+        document = certificates.build_certificates(certificate, cipher, vm.certificates, incarnation=vm.incarnation)
+        return Reply(body=document)
     except certificates.OpensslError as error:
         raise _RefusalError(400, "InvalidHeaderValue", "The certificate cannot be used.", why=str(error)) from error
 

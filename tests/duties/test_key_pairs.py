@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from minprov.commands import certificates as command
 from minprov.duties.certificates import duty, key_pairs
 from minprov.duties.certificates.key_pairs import KeyPair, parse_key_pairs
 from minprov.duties.certificates.settings import Options
-from minprov.emulator import certificates as platform_certificates
 from minprov.emulator.ovf_env import build_ovf_env
 from minprov.emulator.platform import Emulator
 from minprov.emulator.vm import SAMPLE_VM
@@ -48,7 +48,7 @@ class Place:
         openssl("req", "-x509", "-newkey", *(key or ("rsa:2048",)), "-nodes", "-days", "9", *names)
         kept = ("-inkey", private) if with_key else ("-nokeys",)
         pfx = openssl("pkcs12", "-export", *kept, "-in", self.certificate, "-passout", "pass:")
-        monkeypatch.setattr(platform_certificates, "_tenant_certificate", lambda: pfx)
+        self.vm = replace(SAMPLE_VM, certificates=pfx)
         account = Account("azureuser", UID, GID, str(self.home), "/bin/sh")
         monkeypatch.setattr(key_pairs, "find_user", lambda _, name: account if name == account.name else None)
         shown = openssl("x509", "-in", self.certificate, "-noout", "-fingerprint", "-sha1").decode()
@@ -66,7 +66,7 @@ class Place:
 
     def fetch(self, vm_id: str = "a", *, dry_run: bool = False) -> dict[str, str]:
         async def main() -> dict[str, Any]:
-            async with Emulator(SAMPLE_VM) as platform:
+            async with Emulator(self.vm) as platform:
                 url = platform.wireserver_url
                 return await duty.run(options, url, str(self.state), vm_id, dry_run=dry_run)
 
@@ -123,7 +123,7 @@ def test_without_the_setting_none_is_written(make: Make) -> None:
     options = Options(Policy.REQUIRED, str(place.state / "certificates"))
 
     async def main() -> dict[str, Any]:
-        async with Emulator(SAMPLE_VM) as platform:
+        async with Emulator(place.vm) as platform:
             return await duty.run(options, platform.wireserver_url, str(place.state), "a", dry_run=False)
 
     assert asyncio.run(main())["key_pairs"] == {}
