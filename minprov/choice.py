@@ -58,6 +58,16 @@ def has_all(evidence: Evidence, options: Options) -> bool:
     return login and (options.custom_data is Policy.OFF or custom_data is not None)
 
 
+def wants_certificates(ovf: OvfEnv, options: Options) -> bool:
+    """Tell whether the media has no more of a key than its certificate's thumbprint, and certificates are fetched."""
+    return options.ssh_keys is not Policy.OFF and not names_values(ovf) and _fetches_certificates(options)
+
+
+def names_values(ovf: OvfEnv) -> bool:
+    """Tell whether the media has every key itself: it may have a certificate's thumbprint, and IMDS then the value."""
+    return all(key.value is not None for key in ovf.ssh_public_keys)
+
+
 def asks_nothing(evidence: Evidence) -> bool:
     """Tell whether the VM was created without any wish: no disc, and IMDS has an empty profile."""
     return evidence.no_disc and evidence.instance is not None and evidence.instance.asks_nothing
@@ -124,7 +134,7 @@ def _differences(ovf: OvfEnv, instance: InstanceMetadata) -> Iterator[str]:
     for name, media, imds in pairs:
         if media is not None and imds is not None and media != imds:
             yield f"{name}: media has {media}, IMDS has {imds}"
-    if _names_values(ovf):
+    if names_values(ovf):
         here, there = (_read_keys(source.ssh_public_keys).usable for source in (ovf, instance))
         if more := len({key.split(" ")[1] for key in there} - {key.split(" ")[1] for key in here}):
             yield f"ssh_public_keys: IMDS has {more} that the media does not have"
@@ -132,14 +142,13 @@ def _differences(ovf: OvfEnv, instance: InstanceMetadata) -> Iterator[str]:
 
 def _has_credentials(ovf: OvfEnv) -> bool:
     """Tell whether the media has a way to log in, and every key that it speaks of."""
-    if not _names_values(ovf):
+    if not names_values(ovf):
         return False
     return ovf.password is not None or bool(_read_keys(ovf.ssh_public_keys).usable)
 
 
-def _names_values(ovf: OvfEnv) -> bool:
-    # The media may name keys by certificate fingerprint only; IMDS has the same list with the values.
-    return all(key.value is not None for key in ovf.ssh_public_keys)
+def _fetches_certificates(options: Options) -> bool:
+    return any(duty.table == "certificates" for duty in options.duties)
 
 
 def _choose_keys(ovf: OvfEnv, instance: InstanceMetadata, options: Options) -> tuple[Keys, str, tuple[str, ...]]:
@@ -147,12 +156,13 @@ def _choose_keys(ovf: OvfEnv, instance: InstanceMetadata, options: Options) -> t
         return Keys((), ()), "media", ()
     media = _read_keys(ovf.ssh_public_keys, ovf.faults)
     complete = ovf.hostname is not None and ovf.username is not None and _has_credentials(ovf)
-    if instance.ssh_public_keys and not complete and not (media.usable and _names_values(ovf)):
+    if instance.ssh_public_keys and not complete and not (media.usable and names_values(ovf)):
         imds = _read_keys(instance.ssh_public_keys, instance.faults)
         usable = tuple(dict.fromkeys((*imds.usable, *media.usable)))
         return Keys(usable, (*media.faults, *imds.faults)), "imds", ()
     nameless = [key.fingerprint for key in ovf.ssh_public_keys if key.value is None]
-    notes = tuple(f"passed over: no source has the key with the fingerprint {name}" for name in nameless)
+    hint = "" if _fetches_certificates(options) else "; with certificates.policy, WireServer would be asked"
+    notes = tuple(f"passed over: no source has the key with the fingerprint {name}{hint}" for name in nameless)
     faults = media.faults
     if not ovf.ssh_public_keys and not complete and "ssh_public_keys" in instance.faults:
         faults = (*faults, instance.faults["ssh_public_keys"])

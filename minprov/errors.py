@@ -389,13 +389,13 @@ class Reason(Enum):
     CERTIFICATE_NOT_DELIVERED = (
         "certificate not delivered",
         os.EX_UNAVAILABLE,
-        "The ovf-env names a certificate by its thumbprint, and WireServer has not delivered it with its key.",
-        "Create the VM with the certificate (`osProfile.secrets`), exportable, or without the key pair.",
+        "The ovf-env names a certificate by its thumbprint, and WireServer has not delivered it, or not with its key.",
+        "Create the VM with the certificate (`osProfile.secrets`), exportable, or without what names it.",
     )
     KEY_PAIR_REFUSED = (
         "key pair cannot be put in its place",
         os.EX_CANTCREAT,
-        "The ovf-env names a path that is not below the user's home directory, or another file is there.",
+        "The ovf-env names a path that is not below the user's home, another file is there, or ssh has no such keys.",
         "Name a path such as $HOME/.ssh/id_rsa; a file that is there is never replaced.",
     )
     TERMINATED = (

@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from minprov.choice import has_all, is_complete
+from minprov.choice import has_all, is_complete, wants_certificates
 from minprov.config import Options
 from minprov.discs.reading import Reading, ReadMedia
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import IMDS_GRACE, MEDIA_LIMIT, MEDIA_WAIT_SHARE, NOTHING_ASKED_WAIT, PROXY_AGENT_WAIT, SOURCE_SHARE
 from minprov.machine.blocking import in_thread
 from minprov.machine.proxy_agent import find_proxy_agent
-from minprov.model import Evidence, GoalState, InstanceMetadata
+from minprov.model import Evidence, GoalState, InstanceMetadata, OvfEnv
 from minprov.outcome.result import Result, Source, SourceState
 from minprov.outcome.timeline import Timeline
 from minprov.plan import needs_source
@@ -117,6 +117,8 @@ class Sources:
             media = await asyncio.shield(self._media)
         if self._media_error and self._media_error.reason not in MEDIA_FAULTS:
             raise self._media_error
+        if media and media.ovf and wants_certificates(media.ovf, self._options):
+            media = media._replace(ovf=await self._fetch_keys(media.ovf))
         if media and media.ovf and is_complete(media.ovf, self._options):
             return media
         if not needs_source(self._options):
@@ -221,6 +223,18 @@ class Sources:
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+    async def _fetch_keys(self, ovf: OvfEnv) -> OvfEnv:
+        """Return the ovf-env with the keys that it names by their certificates, as far as those are delivered."""
+        from minprov.sources.certificate_keys import with_fetched_keys  # no VM of today's Azure has such keys
+
+        with self._timeline.span("certificates"), self._timeline.waiting("the certificates that the media names"):
+            limit = self._share() - asyncio.get_running_loop().time()
+            completed = await with_fetched_keys(ovf, limit=limit)
+        before, after = (sum(key.value is None for key in each.ssh_public_keys) for each in (ovf, completed))
+        if fetched := before - after:
+            self._result.note(f"keys from certificates that the media names: {fetched}", level=logging.INFO)
+        return completed
 
     async def _fetch_instance(self) -> InstanceMetadata | None:
         transport = await self.transport()

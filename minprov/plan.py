@@ -30,7 +30,7 @@ from minprov.actions import (
     WaitInPool,
     WriteAuthorizedKeys,
 )
-from minprov.choice import Choice, asks_nothing, choose, find_differences, needs_user
+from minprov.choice import Choice, asks_nothing, choose, find_differences, names_values, needs_user, wants_certificates
 from minprov.config import (
     AskPassword,
     Execute,
@@ -195,7 +195,10 @@ def _require_properties(choice: Choice, evidence: Evidence, options: Options, *,
         if properties.username is None:
             raise ProvisioningError(Reason.MISSING_PROPERTY, property="username")
         if _has_no_credentials(choice, options) and not keeps_account:
-            raise ProvisioningError(Reason.NO_CREDENTIALS, username=properties.username.value)
+            ovf, detail = evidence.ovf, None
+            if ovf and not names_values(ovf) and not wants_certificates(ovf, options):
+                detail = "the media names keys by their certificates alone, and certificates.policy is off"
+            raise ProvisioningError(Reason.NO_CREDENTIALS, username=properties.username.value, detail=detail)
     promised = evidence.instance is not None and evidence.instance.has_custom_data
     missing = promised and properties.custom_data is None and "custom_data" not in faults
     if missing and options.custom_data_missing is OnMissing.FAIL:

@@ -58,6 +58,7 @@ INSIDE = {
             "sshd_config",
             "sudo_listing",
             "sudoers",
+            "thumbprint",
             "vhd_footer",
             "waagent_conf",
             "xml_document",
@@ -102,7 +103,7 @@ INSIDE = {
         {"chart", "kvp", "result", "terminal", "text", "timeline"},
         {"channels", "page"},
     ),
-    "sources": ({"systemd_imds"}, {"imds"}),
+    "sources": ({"certificate_keys", "systemd_imds"}, {"imds"}),
     "properties": (
         {"name_service"},
         {"home", "inspection", "sshd_settings", "user_directories"},

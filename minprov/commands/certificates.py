@@ -21,9 +21,9 @@ def run(argv: list[str]) -> int:
 
     """
     flags = vars(build_parser().parse_args(argv))
-    dry_run = flags.get("dry_run", False)
+    dry_run, public_keys = flags.get("dry_run", False), flags.get("public_keys", False)
     options = load_duty("certificates", flags.get("config"))
-    if options.certificates is Policy.OFF:
+    if options.certificates is Policy.OFF and not public_keys:
         if sys.stdout.isatty() or dry_run:
             sys.stdout.write("certificates are switched off\n")
         return os.EX_OK
@@ -32,10 +32,15 @@ def run(argv: list[str]) -> int:
     import asyncio  # where it is off, a boot does not wait for it
 
     from minprov.commands.logs import set_up_logging
+    from minprov.duties.certificates.duty import fetch_public_keys
     from minprov.duties.certificates.duty import run as fetch
     from minprov.machine.identity import read_identity
 
     core = load(flags.get("config"))
+    if public_keys:
+        set_up_logging("error")
+        sys.stdout.write(json.dumps(asyncio.run(fetch_public_keys(core.wireserver_url)), indent=2) + "\n")
+        return os.EX_OK
     if options.key_pairs and core.ovf_env is Policy.OFF:
         detail = "ovf-env.policy is off, and nothing else names them"
         raise ProvisioningError(Reason.CONFIG_INVALID, key="certificates.key-pairs", detail=detail)
@@ -65,6 +70,11 @@ def build_parser() -> Parser:
         description="Fetch the certificates that the VM was created with, and their keys, as the configuration says.",
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be written (default: no)")
+    parser.add_argument(
+        "--public-keys",
+        action="store_true",
+        help="print the certificates' public keys, by thumbprint, as JSON, and write nothing (default: no)",
+    )
     parser.add_argument("--config", metavar="FILE", help=f"and FILE.d/*.toml (default: {CONFIG_FILE}, if there)")
     parser.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
     return parser

@@ -10,20 +10,27 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from minprov.actions import Policy
 from minprov.commands import certificates as command
 from minprov.duties.certificates import duty
-from minprov.duties.certificates.contents import Contents, encode_pem, files_of, keys_without_certificate, thumbprint
+from minprov.duties.certificates.contents import (
+    Contents,
+    encode_pem,
+    files_of,
+    keys_without_certificate,
+)
 from minprov.duties.certificates.duty import find_certificates_path, parse_envelope
 from minprov.duties.certificates.libcrypto import LibCrypto
 from minprov.duties.certificates.openssl_tool import OpensslTool
 from minprov.duties.certificates.settings import Options
 from minprov.emulator.platform import Emulator
-from minprov.emulator.vm import SAMPLE_VM
+from minprov.emulator.vm import SAMPLE_VM, VirtualMachine
 from minprov.errors import ProvisioningError, Reason
+from minprov.formats.thumbprint import thumbprint
 
 BOTH = pytest.mark.parametrize("make", [LibCrypto, OpensslTool])
 PBE = ("-keypbe", "PBE-SHA1-3DES", "-certpbe")
@@ -207,6 +214,30 @@ def test_files_are_roots_alone_and_another_vms_are_removed(
         assert not foreign.exists()
 
     asyncio.run(main())
+
+
+def fetched_keys(vm: VirtualMachine) -> dict[str, Any]:
+    async def main() -> dict[str, Any]:
+        async with Emulator(vm) as platform:
+            return await duty.fetch_public_keys(platform.wireserver_url)
+
+    return asyncio.run(main())
+
+
+def test_the_key_of_a_certificate_is_the_line_that_ssh_makes_of_it(made: Path, tmp_path: Path) -> None:
+    chain = pfx(made, "-certfile", made / "authority.crt")
+    (tmp_path / "web.pem").write_bytes(openssl("x509", "-in", made / "web.crt", "-noout", "-pubkey"))
+    convert = ["ssh-keygen", "-i", "-m", "PKCS8", "-f", str(tmp_path / "web.pem")]
+    line = subprocess.run(convert, capture_output=True, text=True, check=True).stdout.strip()
+    found = fetched_keys(replace(SAMPLE_VM, certificates=chain))
+    assert found["error"] is None
+    assert found["public_keys"][print_of(made / "web.crt")] == line
+    assert print_of(made / "authority.crt") in found["public_keys"]
+
+
+def test_certificates_that_cannot_be_opened_are_told_beside_no_key() -> None:
+    found = fetched_keys(replace(SAMPLE_VM, certificates=b"no PKCS #12"))
+    assert (found["public_keys"], found["error"]["reason"]) == ({}, "certificates cannot be decrypted")
 
 
 def test_off_it_does_nothing(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+from minprov.errors import ProvisioningError
+from minprov.formats.ssh_keys import normalise_keys
+from minprov.formats.thumbprint import thumbprint
 
 
 class Item(NamedTuple):
@@ -29,11 +32,6 @@ class Contents(NamedTuple):
         return f"Contents({len(self.certificates)} certificates, {len(self.keys)} keys)"
 
 
-def thumbprint(certificate: bytes) -> str:
-    """Return the name that Azure has for a certificate: SHA-1 in upper case."""
-    return hashlib.sha1(certificate, usedforsecurity=False).hexdigest().upper()
-
-
 def files_of(contents: Contents) -> Iterator[tuple[str, bytes]]:
     """Yield the files to write: ``THUMBPRINT.crt`` for each certificate, ``.prv`` where its key is there."""
     keys = {key.public: key.der for key in contents.keys}
@@ -42,6 +40,16 @@ def files_of(contents: Contents) -> Iterator[tuple[str, bytes]]:
         yield f"{name}.crt", encode_pem("CERTIFICATE", certificate.der)
         if certificate.public in keys:
             yield f"{name}.prv", encode_pem("PRIVATE KEY", keys[certificate.public])
+
+
+def ssh_keys_of(contents: Contents) -> dict[str, str]:
+    """Return the key of each certificate, by its thumbprint, as a line of authorized_keys(5), if sshd has such."""
+    faults: list[ProvisioningError] = []
+    return {
+        thumbprint(certificate.der): key
+        for certificate in contents.certificates
+        for key in normalise_keys(encode_pem("CERTIFICATE", certificate.der).decode(), faults=faults)
+    }
 
 
 def keys_without_certificate(contents: Contents) -> int:

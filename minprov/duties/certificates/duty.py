@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from minprov import __version__
-from minprov.duties.certificates.contents import Contents, files_of, keys_without_certificate
+from minprov.duties.certificates.contents import Contents, files_of, keys_without_certificate, ssh_keys_of
 from minprov.duties.certificates.key_pairs import Pairs, put_key_pairs, remove_key_pairs
 from minprov.duties.certificates.libcrypto import LibCrypto
 from minprov.duties.certificates.openssl_tool import OpensslTool
@@ -66,10 +66,8 @@ async def run(options: Options, base_url: str, state_dir: str, vm_id: str | None
 
 
 async def _run(options: Options, base_url: str, state_dir: str, vm_id: str | None, *, dry_run: bool) -> dict[str, Any]:
-    deadline = time.monotonic() + CERTIFICATES_LIMIT
     system = System(look_only=dry_run)
-    async with open_transport(Timeline()) as transport:
-        contents = await _fetch(transport, base_url, deadline)
+    contents = await _fetch_contents(base_url)
     wanted = dict(files_of(contents))
     missing = [name for name, file in wanted.items() if not _holds(system, f"{options.directory}/{name}", file)]
     pairs = Pairs()
@@ -98,6 +96,14 @@ async def _run(options: Options, base_url: str, state_dir: str, vm_id: str | Non
     }
 
 
+async def fetch_public_keys(base_url: str) -> dict[str, Any]:
+    """Return the public key of each certificate, by its thumbprint, and the error if there is one; write nothing."""
+    try:
+        return {"public_keys": ssh_keys_of(await _fetch_contents(base_url)), "error": None}
+    except ProvisioningError as error:
+        return {"public_keys": {}, "error": shown_error(error)}
+
+
 async def make_crypto() -> Crypto:
     """Return what opens envelopes: the library, or else the tool; a key is made for it, which takes 0.1 s."""
     try:
@@ -105,6 +111,12 @@ async def make_crypto() -> Crypto:
     except (OSError, AttributeError, ImportError, MemoryError, ProvisioningError) as error:
         logger.info("libcrypto cannot be used: %s", error)
         return OpensslTool()
+
+
+async def _fetch_contents(base_url: str) -> Contents:
+    deadline = time.monotonic() + CERTIFICATES_LIMIT
+    async with open_transport(Timeline()) as transport:
+        return await _fetch(transport, base_url, deadline)
 
 
 async def _fetch(transport: Transport, base_url: str, deadline: float) -> Contents:

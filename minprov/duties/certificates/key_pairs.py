@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import stat
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from minprov.duties.certificates.contents import Contents, encode_pem, thumbprint
+from minprov.duties.certificates.contents import Contents, ssh_keys_of
 from minprov.errors import ProvisioningError, Reason, excerpt
 from minprov.formats.accounts import Account
+from minprov.formats.thumbprint import normalise_thumbprint
 from minprov.formats.xml_document import parse_document
 from minprov.machine.blocking import in_thread, look
 from minprov.machine.files import file_error, read_file, replace_file, sync
 from minprov.machine.manifest import digest
 from minprov.machine.system import System
-from minprov.machine.tools import run_tool
 from minprov.ovf import AZURE_NAMESPACE
 from minprov.properties.name_service import find_user
 from minprov.properties.user_directories import opened_below_home
@@ -30,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 OVF_ENV = "ovf-env.xml"
 NOTHING = f'<Environment xmlns="{AZURE_NAMESPACE}"/>'.encode()
-THUMBPRINT = re.compile(r"[0-9A-F]{40}")
 LONGEST = 255
 """Of a path, as far as it is shown."""
 PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
@@ -99,7 +97,7 @@ async def put_key_pairs(
             account = find_user(system, pairs.user or "")
             if account is None:
                 raise ProvisioningError(Reason.KEY_PAIR_REFUSED, path=excerpt(pair.path, LONGEST), detail="no account")
-            files = await files_of_pair(pair, contents, pem, account)
+            files = files_of_pair(pair, contents, pem, account)
             # Both are looked at before one is written: half of a pair is of no use.
             for file, held in [(file, await holds(system, account, file)) for file in files]:
                 if not held and not dry_run:
@@ -125,16 +123,16 @@ async def remove_key_pairs(system: System, user: str | None, digests: Mapping[st
             logger.warning("key pair of another VM is left: %s", error)
 
 
-async def files_of_pair(pair: KeyPair, contents: Contents, pem: Mapping[str, bytes], account: Account) -> list[File]:
+def files_of_pair(pair: KeyPair, contents: Contents, pem: Mapping[str, bytes], account: Account) -> list[File]:
     """Return the two files, of what was delivered as `pem`.
 
     Raises:
-        ProvisioningError: CERTIFICATE_NOT_DELIVERED, KEY_PAIR_REFUSED, TOOL_NOT_FOUND, TOOL_FAILED.
+        ProvisioningError: CERTIFICATE_NOT_DELIVERED, KEY_PAIR_REFUSED.
 
     """
     path = _path(pair, account)
-    name = "".join(pair.thumbprint.split()).replace(":", "").upper()
-    if not THUMBPRINT.fullmatch(name):
+    name = normalise_thumbprint(pair.thumbprint)
+    if name is None:
         shown = excerpt(pair.thumbprint) or None
         detail = "this is no thumbprint" if shown else "the ovf-env names no thumbprint"
         raise ProvisioningError(Reason.CERTIFICATE_NOT_DELIVERED, thumbprint=shown, path=path, detail=detail)
@@ -143,11 +141,10 @@ async def files_of_pair(pair: KeyPair, contents: Contents, pem: Mapping[str, byt
     if f"{name}.prv" not in pem:
         detail = "it came without its key"
         raise ProvisioningError(Reason.CERTIFICATE_NOT_DELIVERED, thumbprint=name, path=path, detail=detail)
-    public = next(item.public for item in contents.certificates if thumbprint(item.der) == name)
-    return [
-        File(path, pem[f"{name}.prv"], PRIVATE_MODE),
-        File(f"{path}.pub", await _openssh_line(public), PUBLIC_MODE),
-    ]
+    public = ssh_keys_of(contents).get(name)
+    if public is None:
+        raise ProvisioningError(Reason.KEY_PAIR_REFUSED, path=path, detail="ssh has no use for a key of its kind")
+    return [File(path, pem[f"{name}.prv"], PRIVATE_MODE), File(f"{path}.pub", f"{public}\n".encode(), PUBLIC_MODE)]
 
 
 async def holds(system: System, account: Account, file: File) -> bool:
@@ -222,8 +219,3 @@ def _path(pair: KeyPair, account: Account) -> str:
     if detail:
         raise ProvisioningError(Reason.KEY_PAIR_REFUSED, path=excerpt(path, LONGEST), detail=detail)
     return path
-
-
-async def _openssh_line(public: bytes) -> bytes:
-    convert = ["ssh-keygen", "-i", "-m", "PKCS8", "-f", "/dev/stdin"]
-    return (await run_tool(convert, stdin=encode_pem("PUBLIC KEY", public))).encode()

@@ -81,9 +81,7 @@ def _lacking(subject: Subject, duty: Duty) -> Iterator[str]:
 
 def _tools(subject: Subject, duty: Duty) -> Iterator[str]:
     settings = load_duty(duty.program.replace("-", "_"), subject.configuration)
-    if duty.table == "certificates" and settings.key_pairs:
-        yield "ssh-keygen"
-    elif duty.table == "resource-disk" and settings.format.value != "never":
+    if duty.table == "resource-disk" and settings.format.value != "never":
         yield f"mkfs.{settings.file_system.value}"
     elif duty.table == "swap":
         yield from ("mkswap", "swapon")

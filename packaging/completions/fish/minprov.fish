@@ -73,6 +73,7 @@ complete -c minprov -n _shtab_minprov_using -l loop -xka "auto uvloop asyncio" -
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a certificates -d 'Fetch the certificates that the VM was created with, and their keys, as the configuration says.'
 complete -c minprov -n '_shtab_minprov_using certificates' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using certificates' -l dry-run -d 'show what would be written (default: no)'
+complete -c minprov -n '_shtab_minprov_using certificates' -l public-keys -d 'print the certificates'"'"' public keys, by thumbprint, as JSON, and write nothing (default: no)'
 complete -c minprov -n '_shtab_minprov_using certificates' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'and FILE.d/*.toml (default: /etc/minprov/minprov.toml, if there)'
 complete -c minprov -n '_shtab_minprov_using certificates' -l json -d 'print one JSON document (default: text)'
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a check -d 'Tell what would keep this machine, a tree or a disk image from coming up on Azure. Without --fix nothing is changed and nothing of it is run; the network is not used. The exit status is 1 if something fails.'

@@ -51,3 +51,6 @@ mv "$private/dsa.pub" refused/dsa.pub
 ssh-keygen -e -m PKCS8 -f refused/dsa.pub > refused/dsa.pem
 ssh-keygen -q -s "$private/rsa-3072" -I id -n user ed25519.pub
 mv ed25519-cert.pub refused/ed25519-cert.pub
+
+# As WireServer delivers the certificates that an ovf-env names by their thumbprints.
+openssl pkcs12 -export -nokeys -in rsa-3072.crt -passout pass: -out rsa-3072.pfx
