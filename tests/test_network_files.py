@@ -6,6 +6,7 @@ import configparser
 import re
 from pathlib import Path
 
+from minprov.image.fixes.files import VF_FILES
 from minprov.machine.interfaces import VF_DRIVERS
 
 FILES = Path(__file__).parents[1] / "units/network"
@@ -17,6 +18,11 @@ def parsed(name: str) -> configparser.ConfigParser:
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read_string((FILES / name).read_text())
     return parser
+
+
+def test_the_fix_writes_these_files() -> None:
+    for path, contents in VF_FILES.values():
+        assert (FILES / Path(path).name).read_text() == contents
 
 
 def test_networkd_manages_no_vf() -> None:

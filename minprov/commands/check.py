@@ -113,8 +113,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--fix",
         metavar="ID",
-        help="do what one check asks for, on this machine or a tree: console, initramfs-hyperv, nic-names or "
-        "sudo-password (default: none)",
+        help="do what one check asks for, on this machine or a tree: console, initramfs-hyperv, nic-names, "
+        "sudo-password or vf (default: none)",
     )
     parser.add_argument("--dry-run", action="store_true", help="with --fix: show what would be done (default: no)")
     parser.add_argument("--list", action="store_true", help="print every check with its reason and source")

@@ -45,7 +45,9 @@ def find_faults(
     """Yield a sentence for each thing that a reader of the result should know; what cannot be read says nothing."""
     interfaces = list(_interfaces(f"{root}/sys/class/net"))
     for interface in interfaces:
-        if interface.driver in VF_DRIVERS and (address := (address_of or ipv4_address)(interface.name)):
+        if not _is_vf(interface, interfaces):
+            continue
+        if address := (address_of or ipv4_address)(interface.name):
             vf = f"{interface.name} is a VF of accelerated networking ({interface.driver})"
             yield f"{vf} and has the address {address}: the network manager is to leave it alone"
     present = {interface.address for interface in interfaces}
@@ -54,6 +56,13 @@ def find_faults(
     links = _links(routes)
     if {DEFAULT, WIRESERVER} <= links.keys() and links[DEFAULT] != links[WIRESERVER]:
         yield f"the default route is by {links[DEFAULT]}, the platform by {links[WIRESERVER]}"
+
+
+def find_lone_vf(root: str = "") -> str | None:
+    """Return a NIC with a driver of VFs that is none: there is no other with its hardware address."""
+    interfaces = list(_interfaces(f"{root}/sys/class/net"))
+    alike = (found for found in interfaces if found.driver in VF_DRIVERS)
+    return next((found.name for found in alike if not _is_vf(found, interfaces)), None)
 
 
 def ipv4_address(name: str) -> str | None:
@@ -70,6 +79,11 @@ def _interfaces(directory: str) -> Iterator[Interface]:
             driver = os.path.basename(os.readlink(f"{directory}/{name}/device/driver"))
             with open(f"{directory}/{name}/address", encoding="ascii", errors="replace") as stream:
                 yield Interface(name, driver, stream.read(64).strip().lower())
+
+
+def _is_vf(interface: Interface, interfaces: list[Interface]) -> bool:
+    others = (other for other in interfaces if other.driver not in VF_DRIVERS)
+    return interface.driver in VF_DRIVERS and any(other.address == interface.address for other in others)
 
 
 def _foreign_names(directory: str, start: str, end: str, present: set[str]) -> Iterator[str]:

@@ -12,10 +12,14 @@ import pytest
 
 from minprov.cli import run
 from minprov.commands.check import build_parser
-from minprov.errors import Reason
+from minprov.errors import ProvisioningError, Reason
 from minprov.image.fixes.console import ARM, X86, with_serial_console
+from minprov.image.fixes.files import VF_FILES, plan_vf
 from minprov.image.fixes.fixing import FIXES
 from minprov.image.fixes.steps import BACKUP
+from minprov.image.subject import Subject
+from minprov.image.tree import Tree
+from minprov.machine.system import System
 from minprov.machine.tools import find_tool
 from tests.image.recorded import make_tree, write_entry
 
@@ -173,6 +177,45 @@ def test_nic_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file in (rules, link):
         assert not file.exists()
         assert Path(f"{file}{BACKUP}").exists()
+
+
+@pytest.mark.parametrize(
+    ("like", "written"),
+    [
+        ("debian", "/etc/systemd/network/01-minprov-vf.network"),
+        ("rhel9", "/etc/NetworkManager/conf.d/68-minprov-vf.conf"),
+    ],
+)
+def test_vf(like: str, written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree(like, tmp_path)
+    for library in tmp_path.glob("usr/lib/**/libsystemd-shared-*.so"):
+        library.rename(library.with_name("libsystemd-shared-252.so"))
+    for rule in tmp_path.glob("usr/lib/udev/rules.d/*sriov*"):
+        rule.unlink()
+    status, document = fix(tmp_path, capsys, "vf")
+    assert (status, document["outcome"]) == (0, "fixed")
+    assert [step["target"] for step in document["steps"]] == [written]
+    assert (tmp_path / written.lstrip("/")).stat().st_mode & 0o777 == 0o644
+
+
+def test_a_rule_for_one_manager_is_none_for_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree("debian", tmp_path)
+    for library in tmp_path.glob("usr/lib/**/libsystemd-shared-*.so"):
+        library.rename(library.with_name("libsystemd-shared-252.so"))
+    path, contents = VF_FILES["NetworkManager"]
+    write(tmp_path, path, contents)
+    status, document = fix(tmp_path, capsys, "vf")
+    assert (status, [step["target"] for step in document["steps"]]) == (0, [VF_FILES["systemd-networkd"][0]])
+
+
+def test_a_nic_of_the_machines_own_is_not_left_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree("debian", tmp_path)
+    monkeypatch.setattr("minprov.image.fixes.files.find_lone_vf", lambda: "eth7")
+    with pytest.raises(ProvisioningError, match="eth7"):
+        list(plan_vf(Subject(Tree(str(tmp_path))), System()))
+    assert list(plan_vf(Subject(Tree(str(tmp_path))), System(str(tmp_path)))) == []
 
 
 def test_sudo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

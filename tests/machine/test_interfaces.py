@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minprov.machine.interfaces import find_faults, ipv4_address
+from minprov.machine.interfaces import find_faults, find_lone_vf, ipv4_address
 
 HEADING = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
 NETVSC, VF = "00:0d:3a:01:02:03", "00:0d:3a:01:02:03"
@@ -30,6 +30,13 @@ def root(tmp_path: Path) -> Path:
 
 def faults(root: Path, **addresses: str) -> list[str]:
     return list(find_faults(str(root), str(root / "route"), addresses.get))
+
+
+def test_a_nic_of_its_own_is_no_vf(root: Path) -> None:
+    assert find_lone_vf(str(root)) is None
+    (root / "sys/class/net/enP1s1/address").write_text("00:0d:3a:ff:ff:ff\n")
+    assert find_lone_vf(str(root)) == "enP1s1"
+    assert faults(root, eth0="10.0.0.4", enP1s1="10.0.0.5") == []
 
 
 def test_a_vf_that_nobody_configured_is_no_fault(root: Path) -> None:

@@ -19,11 +19,12 @@ GENERATORS = (
     "/etc/udev/rules.d/85-persistent-net-cloud-init.rules",
 )
 LINKS = ("/etc/systemd/network/*.link", "/usr/lib/systemd/network/*.link")
-VF_RULES = (
-    *("/etc/udev/rules.d/*.rules", "/usr/lib/udev/rules.d/*.rules", "/lib/udev/rules.d/*.rules"),
-    *("/etc/systemd/network/*.network", "/usr/lib/systemd/network/*.network"),
-    *("/etc/NetworkManager/conf.d/*.conf", "/usr/lib/NetworkManager/conf.d/*.conf"),
-)
+UDEV_RULES = ("/etc/udev/rules.d/*.rules", "/usr/lib/udev/rules.d/*.rules", "/lib/udev/rules.d/*.rules")
+VF_RULES = {
+    "NetworkManager": ("/etc/NetworkManager/conf.d/*.conf", "/usr/lib/NetworkManager/conf.d/*.conf"),
+    "systemd-networkd": ("/etc/systemd/network/*.network", "/usr/lib/systemd/network/*.network"),
+}
+"""Where each network manager may have a rule of its own, beside those of udev, which count for both."""
 _VF = re.compile(r"\bmana\b|mlx5_core|AZURE_UNMANAGED_SRIOV|sriov", re.IGNORECASE)
 NETWORKD_FIXED = 257
 
@@ -72,18 +73,20 @@ def judge_names(subject: Subject) -> Iterator[Found]:
 
 def judge_vf(subject: Subject) -> Iterator[Found]:
     """Look for a rule that keeps the network manager off the second NIC of accelerated networking."""
-    managers = []
-    if subject.services.starts("NetworkManager"):
-        managers.append("NetworkManager")
-    if subject.services.starts("systemd-networkd"):
-        version = _networkd_version(subject)
-        if version is None or version < NETWORKD_FIXED:
-            managers.append("systemd-networkd" + (f" {version}" if version else ""))
-    if not managers:
-        return
-    rules = [path for path in subject.tree.glob(*VF_RULES) if _VF.search(path) or _VF.search(_text(subject, path))]
-    if not rules:
-        yield Found(f"{' and '.join(managers)} would configure the VF of accelerated networking, too")
+    if managers := list(find_vf_managers(subject)):
+        version = _networkd_version(subject) if "systemd-networkd" in managers else None
+        named = " and ".join(managers) + (f" {version}" if version else "")
+        yield Found(f"{named} would configure the VF of accelerated networking, too")
+
+
+def find_vf_managers(subject: Subject) -> Iterator[str]:
+    """Yield the network managers that are started and have no rule for the VF."""
+    for manager, places in VF_RULES.items():
+        if subject.services.starts(manager):
+            leaves_it = manager == "systemd-networkd" and (_networkd_version(subject) or 0) >= NETWORKD_FIXED
+            found = subject.tree.glob(*UDEV_RULES, *places)
+            if not leaves_it and not any(_VF.search(path) or _VF.search(_text(subject, path)) for path in found):
+                yield manager
 
 
 def _text(subject: Subject, path: str) -> str:
@@ -126,7 +129,6 @@ CHECKS = (
         "The VF has the hardware address of the NIC that it belongs to: with an address of its own, packets get lost.",
         "azure-vm-utils: 10-azure-unmanaged-sriov.rules; systemd#36997",
         judge_vf,
-        'Install azure-vm-utils, or add a udev rule: ENV{DEVTYPE}!="vlan", DRIVERS=="mana|mlx4_core|mlx5_core", '
-        'ENV{NM_UNMANAGED}="1", ENV{ID_NET_MANAGED_BY}="unmanaged"',
+        "minprov check --fix vf, or install azure-vm-utils.",
     ),
 )

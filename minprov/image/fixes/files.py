@@ -1,12 +1,15 @@
-"""Fixes that are a few files: an initramfs' drivers, rules that bind NICs' names, other accounts' passwords in sudo."""
+"""Fixes that are a few files: an initramfs' drivers, rules for NICs, other accounts' passwords in sudo."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+from minprov.errors import ProvisioningError, Reason
 from minprov.formats import sudoers
+from minprov.image.checks.network import find_vf_managers
 from minprov.image.fixes.steps import Act, Step, run_step
+from minprov.machine.interfaces import find_lone_vf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +23,30 @@ DRACUT_PLACES = ("/etc/dracut.conf.d", "/usr/lib/dracut")
 BINDS = re.compile(r"ATTR\{address\}==|^(Permanent)?MACAddress=")
 NAMING = ("/etc/udev/rules.d/7?-persistent-net*.rules", "/etc/systemd/network/*.link")
 GENERATOR = "/etc/udev/rules.d/85-persistent-net-cloud-init.rules"
+VF_FILES = {
+    "NetworkManager": (
+        "/etc/NetworkManager/conf.d/68-minprov-vf.conf",
+        """\
+# Leaves the VF of accelerated networking to hv_netvsc, for NetworkManager, whatever udev says. The driver is the one
+# that ethtool(8) shows, which for mlx4_core is mlx4_en.
+[keyfile]
+unmanaged-devices+=driver:mlx4_core;driver:mlx4_en;driver:mlx5_core;driver:mana
+""",
+    ),
+    "systemd-networkd": (
+        "/etc/systemd/network/01-minprov-vf.network",
+        """\
+# Leaves the VF of accelerated networking to hv_netvsc, for systemd-networkd of any version. The driver is the one that
+# ethtool(8) shows, which for mlx4_core is mlx4_en.
+[Match]
+Driver=mlx4_core mlx4_en mlx5_core mana
+
+[Link]
+Unmanaged=yes
+""",
+    ),
+}
+"""By network manager. They are in units/network, too, for who has no use for this program."""
 SETTINGS = ("targetpw", "rootpw", "runaspw")
 EVERYBODY = re.compile(r"ALL\s+ALL\s*=\s*(\(\s*ALL\s*(:\s*ALL\s*)?\)\s*)?(PASSWD:\s*)?ALL\s*(#.*)?")
 """The rule that asks whoever runs sudo for the password of root: without targetpw it makes everybody root."""
@@ -51,6 +78,21 @@ def plan_nic_names(subject: Subject, system: System) -> Iterator[Step]:
             yield Step(Act.MOVE_ASIDE, path, "binds a NIC's name to its hardware address")
     if tree.is_file(GENERATOR) and tree.link(GENERATOR) is None:
         yield Step(Act.MOVE_ASIDE, GENERATOR, "would bind NICs' names")
+
+
+def plan_vf(subject: Subject, system: System) -> Iterator[Step]:
+    """Yield the file that has each network manager leave the VF alone.
+
+    Raises:
+        ProvisioningError: USAGE, where this machine has such a NIC that is nobody's VF, and would lose its network.
+
+    """
+    if system.live and (lone := find_lone_vf()):
+        detail = f"nothing fixes vf here: {lone} is a NIC of its own, and would be left without a configuration"
+        raise ProvisioningError(Reason.USAGE, detail=detail)
+    for manager in find_vf_managers(subject):
+        path, contents = VF_FILES[manager]
+        yield Step(Act.WRITE, subject.tree.target(path), f"has {manager} leave the VF alone", contents.encode())
 
 
 def plan_sudo(subject: Subject, system: System) -> Iterator[Step]:

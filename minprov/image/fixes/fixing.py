@@ -21,6 +21,7 @@ FIXES = (
     Fix("initramfs-hyperv", files.plan_initramfs),
     Fix("nic-names", files.plan_nic_names),
     Fix("sudo-password", files.plan_sudo),
+    Fix("vf", files.plan_vf),
 )
 WRONG = (Severity.FAILS, Severity.RISK, Severity.ADVICE)
 REPLACEMENT = "\ufffd".encode()

@@ -83,7 +83,7 @@ complete -c minprov -n '_shtab_minprov_using check' -l generation -xka "1 2" -d 
 complete -c minprov -n '_shtab_minprov_using check' -l nvme -d 'check for sizes with remote NVMe disks (default: no)'
 complete -c minprov -n '_shtab_minprov_using check' -l trusted-launch -d 'check for Secure Boot; unsigned parts fail (default: a risk)'
 complete -c minprov -n '_shtab_minprov_using check' -l ignore -x -d 'leave a check out; may repeat (default: none)'
-complete -c minprov -n '_shtab_minprov_using check' -l fix -x -d 'do what one check asks for, on this machine or a tree: console, initramfs-hyperv, nic-names or sudo-password (default: none)'
+complete -c minprov -n '_shtab_minprov_using check' -l fix -x -d 'do what one check asks for, on this machine or a tree: console, initramfs-hyperv, nic-names, sudo-password or vf (default: none)'
 complete -c minprov -n '_shtab_minprov_using check' -l dry-run -d 'with --fix: show what would be done (default: no)'
 complete -c minprov -n '_shtab_minprov_using check' -l list -d 'print every check with its reason and source'
 complete -c minprov -n '_shtab_minprov_using check' -l json -d 'print one JSON document (default: text)'
