@@ -73,7 +73,10 @@ def digest(contents: bytes) -> str:
 
 
 def merge(earlier: Iterable[Effect], later: Iterable[Effect]) -> tuple[Effect, ...]:
-    """Return one effect for each target: what is there is the later one's, what was there before the earlier one's."""
+    """Return one effect for each target: what is there is the later one's, what was there before the earlier one's.
+
+    They are in the order of their targets: properties are applied side by side, and which was first says nothing.
+    """
     merged: dict[tuple[str, str], Effect] = {}
     for effect in (*earlier, *later):
         first = merged.get((effect.kind, effect.target))
@@ -88,7 +91,7 @@ def merge(earlier: Iterable[Effect], later: Iterable[Effect]) -> tuple[Effect, .
         elif effect.kind == AGEING:
             effect = effect._replace(before=first.before)
         merged[effect.kind, effect.target] = effect._replace(names=names)
-    return tuple(merged.values())
+    return tuple(sorted(merged.values(), key=lambda effect: effect.target))
 
 
 def build_effect(effect: Effect) -> dict[str, Any]:

@@ -219,8 +219,8 @@ def test_what_is_half_done_when_a_run_fails_is_the_next_runs(tmp_path: Path) -> 
         return None if effect == key else effect
 
     journal.close(confirm, keep=journal.unfinished(confirm))
-    assert opened(tmp_path).left_over == (made, key)
-    assert opened(tmp_path).manifest == Manifest(VM, (JOINED, HOSTNAME))
+    assert opened(tmp_path).left_over == (key, made)
+    assert opened(tmp_path).manifest == Manifest(VM, (HOSTNAME, JOINED))
     assert opened(tmp_path).unfinished(lambda effect: None) == [key]
     second = opened(tmp_path)
     second.settle(made)
