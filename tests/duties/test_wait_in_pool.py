@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+from unittest.mock import Mock, call
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minprov.commands import wait_in_pool
+from minprov.commands import run, wait_in_pool
 from minprov.config import Options
 from minprov.duties.wait_in_pool import duty
 from minprov.duties.wait_in_pool.links import RTM_DELLINK, RTM_NEWLINK, parse_links
@@ -27,6 +29,9 @@ from minprov.emulator.ovf_env import build_ovf_env
 from minprov.emulator.platform import Emulator
 from minprov.emulator.vm import SAMPLE_VM
 from minprov.errors import ProvisioningError, Reason
+from minprov.last_resort import LastResort
+from minprov.machine.identity import Identity
+from minprov.outcome.result import Result
 from minprov.properties.pool import has_no_limit
 
 if TYPE_CHECKING:
@@ -85,7 +90,7 @@ def test_messages_are_taken_apart_and_others_passed_over() -> None:
     assert parse_links(messages) == [(RTM_NEWLINK, 7, 0x41), (RTM_DELLINK, 7, 0x41)]
 
 
-def fetch(monkeypatch: pytest.MonkeyPatch, *steps: dict[str, Any]) -> tuple[bytes, int]:
+def fetch(monkeypatch: pytest.MonkeyPatch, *steps: dict[str, Any], timeout: float = 600.0) -> tuple[bytes, int]:
     """Return what is taken for the owner's ovf-env, and after how many requests."""
     monkeypatch.setattr(duty, "POOL_POLL", 0.01)
 
@@ -93,7 +98,7 @@ def fetch(monkeypatch: pytest.MonkeyPatch, *steps: dict[str, Any]) -> tuple[byte
         faults = parse_faults({"reprovisiondata": list(steps)}, file=Path("none"))
         async with Emulator(SAMPLE_VM, faults=faults) as platform:
             async with asyncio.timeout(60):
-                document = await duty.fetch_ovf_env(Options(imds_url=platform.imds_url))
+                document = await duty.fetch_ovf_env(Options(imds_url=platform.imds_url, timeout=timeout))
             return document, len(platform.requests)
 
     return asyncio.run(ask())
@@ -120,6 +125,42 @@ def test_the_owner_is_asked_for_until_there_is_one(
 def test_an_ovf_env_that_stays_unusable_is_what_the_run_is_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     garbage = {"status": 200, "body": "<Environment/>", "times": "forever"}
     assert fetch(monkeypatch, {"status": 200, "body": "<a/>", "times": 3}, {}, garbage) == (b"<Environment/>", 9)
+
+
+def test_no_deadline_runs_while_a_vm_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Who holds the deadline is the run, with an alarm for itself and its last resort, and then what tells the pool.
+    alarms: list[bool] = []
+    options = Options(timeout=600.0, state_dir=str(tmp_path))
+    identity = Identity(chassis_asset_tag=None, dmi_uuid="an-id", vm_id="an-id")
+
+    async def enter(*_: object) -> None:
+        alarms.append(signal.getitimer(signal.ITIMER_REAL) > (options.timeout, 0.0))
+
+    async def fetch(_: Options) -> bytes:
+        alarms.append(signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0))
+        return b""
+
+    monkeypatch.setattr("minprov.machine.identity.read_identity", lambda: identity)
+    monkeypatch.setattr(duty, "enter", enter)
+    monkeypatch.setattr(duty, "fetch_ovf_env", fetch)
+    wait_in_pool._wait(options, "Running")
+    assert alarms == [True, False]
+
+    def become(*arguments: str) -> NoReturn:
+        alarms.append(signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0))
+        raise InterruptedError(*arguments)
+
+    monkeypatch.setattr("minprov.machine.own_program.become", become)
+    last_resort = Mock(LastResort)
+    signal.setitimer(signal.ITIMER_REAL, options.timeout)
+    with pytest.raises(InterruptedError, match="wait-in-pool"):
+        run._wait_in_pool(Result(), [], last_resort)
+    assert alarms == [True, False, False]
+    assert last_resort.mock_calls == [call.end()]
+
+
+def test_the_deadline_of_a_run_is_none_for_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fetch(monkeypatch, {"times": 3}, OWNED, timeout=0.001) == (build_ovf_env(SAMPLE_VM), 4)
 
 
 def test_who_is_in_no_pool_does_not_wait(tmp_path: Path) -> None:

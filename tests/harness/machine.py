@@ -174,7 +174,8 @@ class Image:
         options = f"lowerdir=/,upperdir={self.directory}/image,workdir={self.directory}/work"
         mount("image", root, "overlay", options=options)
         _settle_etc(f"{root}/etc")
-        shutil.copy(f"{os.path.dirname(__file__)}/log-in", f"{root}/usr/local/bin/log-in")
+        for program in ("end-when", "log-in"):
+            shutil.copy(f"{os.path.dirname(__file__)}/{program}", f"{root}/usr/local/bin/{program}")
         for path in (*NOT_THE_IMAGES, "home"):
             shutil.rmtree(f"{root}/{path}", ignore_errors=True)
             with suppress(OSError):

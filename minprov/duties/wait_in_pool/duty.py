@@ -66,6 +66,7 @@ async def enter(options: Options, system: System, identity: Identity, kind: str)
     await reporting.store()
     if result.error is None:
         await reporting.say(f"in the platform's pool ({kind}), waiting for the VM's owner")
+        logger.info("waiting for the VM's owner")
     return result.error
 
 
