@@ -153,7 +153,8 @@ def _run_checks(subject: Subject, ignored: list[str]) -> Outcome:
 
 def _write(path: str, text: str) -> None:
     try:
-        with open(path, "w", encoding="utf-8") as file:
+        # The name of an image may be no text.
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError as error:
         raise ProvisioningError(Reason.OUTPUT_FAILED, path=path, detail=error.strerror) from error

@@ -6,7 +6,6 @@ import os
 import re
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from minprov.errors import ProvisioningError
 from minprov.formats.boot_entries import (
     BootEntry,
     parse_extlinux,
@@ -138,10 +137,7 @@ def read_initrds(tree: Tree, started: Started) -> list[tuple[str, Initramfs]]:
             found.append((started.entry.file, read_initramfs(file, section.offset, section.size)))
     for path in started.initrds:
         with tree.open(path) as file:
-            try:
-                found.append((path, read_initramfs(file)))
-            except ProvisioningError as error:
-                raise ProvisioningError(error.reason, **{**error.data, "path": path}) from error
+            found.append((path, read_initramfs(file)))
     return found
 
 

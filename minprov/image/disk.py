@@ -48,7 +48,7 @@ def disk_tree(path: str) -> Iterator[tuple[str, Disk]]:
     """
     with ExitStack() as stack:
         image = stack.enter_context(open_disk(path))
-        work = stack.enter_context(tempfile.TemporaryDirectory(prefix="minprov-", dir=_work_directory()))
+        work = stack.enter_context(_work_directory())
         plain = _plain(image, work, stack)
         table = parse_partition_table(plain.read, plain.size)
         disk = Disk(
@@ -67,9 +67,16 @@ def disk_tree(path: str) -> Iterator[tuple[str, Disk]]:
         yield stack.enter_context(_read(plain, disk, work))
 
 
-def _work_directory() -> str:
-    """Return where temporary files may be large."""
-    return os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  # a directory of our own is made in it
+@contextmanager
+def _work_directory() -> Iterator[str]:
+    """Yield a directory of our own where temporary files may be large."""
+    place = os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  # a directory of our own is made in it
+    try:
+        directory = tempfile.TemporaryDirectory(prefix="minprov-", dir=place)
+    except OSError as error:
+        raise ProvisioningError(Reason.OUTPUT_FAILED, path=place, detail=error.strerror) from error
+    with directory as path:
+        yield path
 
 
 def _plain(image: DiskFile, work: str, stack: ExitStack) -> DiskFile:
@@ -190,8 +197,8 @@ class _Tree:
 
     def _enter_deployment(self) -> None:
         """Go into the newest deployment of an ostree, which is the running system's root (ostree-prepare-root(1))."""
-        systems = resolve_beneath(self.root, "/ostree/deploy")
         with suppress(OSError):
+            systems = resolve_beneath(self.root, "/ostree/deploy")
             for name in sorted(os.listdir(systems)):
                 deployments = resolve_beneath(self.root, f"/ostree/deploy/{name}/deploy")
                 found = [f"{deployments}/{entry}" for entry in os.listdir(deployments)]
@@ -226,9 +233,11 @@ class _Tree:
     def _mount_at(self, index: int, target: str, options: list[str] | None = None) -> None:
         volume = self.volumes[index]
         kind = _kind(volume)
-        directory = resolve_beneath(self.root, target)
-        if not os.path.isdir(directory):
-            self._note(index, unread=f"its place, {target}, is no directory")
+        try:
+            directory = resolve_beneath(self.root, target)
+            os.listdir(directory)
+        except OSError as error:
+            self._note(index, unread=f"its place, {target}, is no directory that can be read: {error.strerror}")
             return
         try:
             if kind in KINDS:

@@ -10,11 +10,11 @@ import re
 import zlib
 from enum import Enum
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from minprov.errors import ProvisioningError, Reason
-from minprov.image.initramfs import GZIP, PROGRAMS, gunzipped, module_name, piped
+from minprov.image.initramfs import GZIP, PIECE, PROGRAMS, gunzipped, module_name, piped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,14 +97,14 @@ class Kernel:
         """Return the options of the kernel's configuration that are on or have a text, without ``CONFIG_``.
 
         Raises:
-            ProvisioningError: IMAGE_UNREADABLE if it is nowhere.
+            ProvisioningError: IMAGE_UNREADABLE if it is nowhere, IMAGE_INVALID if it is damaged.
 
         """
         if self._config_file:
             with self._tree.open(self._config_file) as file:
                 data = file.read(MAX_CONFIG)
-            if data.startswith(GZIP):
-                data = zlib.decompressobj(wbits=31).decompress(data, MAX_CONFIG)
+                if data.startswith(GZIP):
+                    data = b"".join(islice(gunzipped(iter([data])), MAX_CONFIG // PIECE))
         else:
             data = self._embedded_config()
         return dict(_CONFIG_LINE.findall(data.decode(errors="replace")))

@@ -126,7 +126,7 @@ class Tree:
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
-        """Open a regular file.
+        """Open a regular file; what fails while it is read, on a damaged file system or by its contents, names it.
 
         Raises:
             ProvisioningError: IMAGE_UNREADABLE if it is none, or not there; NOT_PERMITTED.
@@ -144,7 +144,12 @@ class Tree:
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ProvisioningError(Reason.IMAGE_UNREADABLE, path=path, detail="not a regular file")
-            yield file
+            try:
+                yield file
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            except ProvisioningError as error:
+                raise ProvisioningError(error.reason, **{"path": path, **error.data}) from error
 
     def read(self, path: str, limit: int = MAX_TEXT) -> bytes | None:
         """Return a regular file's contents; None if there is none.
@@ -156,10 +161,7 @@ class Tree:
         if not self.is_file(path):
             return None
         with self.open(path) as file:
-            try:
-                contents = file.read(limit + 1)
-            except OSError as error:
-                raise _unreadable(path, error) from error
+            contents = file.read(limit + 1)
         if len(contents) > limit:
             raise ProvisioningError(Reason.IMAGE_UNREADABLE, path=path, detail=f"larger than {limit} bytes")
         return contents

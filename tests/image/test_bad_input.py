@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from minprov.cli import run
 from minprov.image.checks.outcome import Outcome, run_checks
 from minprov.image.findings import Severity
 from minprov.image.subject import Subject
@@ -157,6 +158,28 @@ def test_what_goes_to_a_terminal_has_no_control_characters(tree: Path) -> None:
     grub.write_text(grub.read_text().replace("ro console", "ro root=/dev/vda1\x1b[2J console"))
     values = [finding.value for finding in outcome_of(tree).findings if finding.id == "root-device"]
     assert values == ["root=/dev/vda1\\x1b[2J"]
+
+
+def test_what_a_system_calls_itself_has_no_control_characters(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "etc/os-release").unlink(missing_ok=True)
+    (tree / "etc/os-release").write_text('PRETTY_NAME="\x1b[2Jgone"\n')
+    assert run(["check", "--root", str(tree)]) == 0
+    assert r": \x1b[2Jgone, kernel" in capsys.readouterr().out
+
+
+def test_a_tree_whose_name_is_no_text_has_a_report(tree: Path, tmp_path: Path) -> None:
+    named = tree.rename(os.fsdecode(bytes(tmp_path) + b"/\xff"))
+    assert run(["check", "--root", str(named), "--junit", str(tmp_path / "report.xml")]) == 0
+    assert r"\udcff" in (tmp_path / "report.xml").read_text()
+
+
+def test_a_damaged_configuration_of_a_kernel_is_unknown(tree: Path) -> None:
+    [lists] = tree.glob("usr/lib/modules/*/modules.dep")
+    lists.unlink()
+    (tree / f"boot/config-{lists.parent.name}").write_bytes(b"\x1f\x8bgarbage")
+    [finding] = [finding for finding in outcome_of(tree).findings if finding.id == "kernel-hyperv"]
+    assert finding.severity is Severity.UNKNOWN
+    assert finding.file == f"/boot/config-{lists.parent.name}"
 
 
 def test_numbers_of_thousands_of_digits_are_none(tree: Path) -> None:

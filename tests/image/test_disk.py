@@ -13,7 +13,11 @@ import pytest
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.partitions import ESP
+from minprov.image.checks.outcome import run_checks
 from minprov.image.disk import disk_tree
+from minprov.image.findings import Severity
+from minprov.image.subject import Subject
+from minprov.image.tree import Tree
 from tests.image.test_vhd import convert, with_loader
 
 pytestmark = pytest.mark.root
@@ -215,6 +219,41 @@ def test_a_link_leads_to_nothing_of_this_machine(tmp_path: Path) -> None:
         assert os.path.isdir("/etc/ssl")
         assert disk.volumes[2].target == "/boot"
         assert os.path.ismount(f"{directory}/etc")
+
+
+def test_links_that_go_round_are_no_place(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", "LABEL=boot /boot ext4 defaults 0 1\n")
+    (tree / "boot/efi").rmdir()
+    (tree / "boot").rmdir()
+    (tree / "boot").symlink_to("boot")
+    (tree / "ostree").symlink_to("ostree")
+    root = make_file_system(tmp_path / "root", "ext4", tree)
+    (tmp_path / "kernels").mkdir()
+    boot = make_file_system(tmp_path / "boot", "ext4", tmp_path / "kernels", 8 * MIB)
+    subprocess.run(["/usr/sbin/e2label", boot, "boot"], check=True)
+    with disk_tree(str(assemble(tmp_path / "image", root, boot))) as (_, disk):
+        assert "Too many levels of symbolic links" in (disk.volumes[2].unread or "")
+
+
+def test_a_file_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    (tree / "boot/vmlinuz-6.1").write_bytes(b"kernel" * 1000)
+    root = make_file_system(tmp_path / "root", "ext4", tree)
+    # A block of it that is beyond the end of the file system.
+    for command in ("sif /boot/vmlinuz-6.1 flags 0", "sif /boot/vmlinuz-6.1 block[0] 99999999"):
+        subprocess.run(["/usr/sbin/debugfs", "-w", "-R", command, root], check=True, capture_output=True)
+    with disk_tree(str(assemble(tmp_path / "image", root))) as (directory, disk):
+        outcome = run_checks(Subject(Tree(directory), disk))
+    unknown = [finding for finding in outcome.findings if finding.severity is Severity.UNKNOWN]
+    assert [finding.file for finding in unknown if finding.id == "kernel-hyperv"] == ["/boot/vmlinuz-6.1"]
+
+
+def test_a_place_for_temporary_files_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    (tmp_path / "image").write_bytes(bytes(MIB))
+    with pytest.raises(ProvisioningError) as caught, disk_tree(str(tmp_path / "image")):
+        pass
+    assert caught.value.reason is Reason.OUTPUT_FAILED
 
 
 @pytest.mark.parametrize("damage", [0, 1024, 4096, 65536])

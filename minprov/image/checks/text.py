@@ -8,7 +8,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minprov.image.checks.outcome import CHECKS, Outcome
-from minprov.image.findings import Finding, Severity
+from minprov.image.findings import Finding, Severity, printable
 from minprov.outcome.terminal import Colour, coloured
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ class Target(NamedTuple):
 
 
 def describe(kind: str, path: str, subject: Subject) -> Target:
-    """Return what is checked."""
-    kernels = tuple(kernel.release for kernel in subject.kernels)
+    """Return what is checked; what the image says of itself is made fit for a terminal."""
+    kernels = tuple(printable(kernel.release) for kernel in subject.kernels)
     generations = subject.disk.layout.generations if subject.disk else None
     distribution = subject.distribution
-    return Target(kind, path, distribution.name, distribution.family, kernels, generations)
+    return Target(kind, path, printable(distribution.name), distribution.family, kernels, generations)
 
 
 def to_document(target: Target, outcome: Outcome) -> dict[str, Any]:
