@@ -31,13 +31,15 @@ COMMANDS = {
 }
 """What each command does; its module in `commands` is named like it. Without one, the machine is provisioned."""
 
+INTERRUPTED = 130
+"""The exit status by which a shell knows that SIGINT has ended a program."""
+
 
 def run(argv: list[str], last_resort: LastResort | NoLastResort | None = None) -> int:
     """Run the command line and return the exit status; whatever is wrong is printed."""
     try:
         if argv and argv[0] in COMMANDS:
-            status: int = _module(argv[0]).run(argv[1:])
-            return status
+            return _run_command(argv[0], argv[1:])
         if argv[:1] in (["--help"], ["-h"]):
             build_parser().print_help()
             return os.EX_OK
@@ -54,6 +56,14 @@ def run(argv: list[str], last_resort: LastResort | NoLastResort | None = None) -
             with suppress(OSError):  # there is no room
                 sys.stderr.write(f"minprov: {error}\n{error.reason.action}\n")
         return error.reason.exit_status
+
+
+def _run_command(name: str, argv: list[str]) -> int:
+    try:
+        status: int = _module(name).run(argv)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
 
 
 def build_parser() -> Parser:

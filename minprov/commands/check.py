@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from minprov.commands.output import print_text
 from minprov.commands.parser import Parser
+from minprov.commands.stopping import clear_up_when_stopped
 from minprov.errors import ProvisioningError, Reason
 from minprov.image.checks.outcome import run_checks
 from minprov.image.checks.text import describe, render, render_list, to_document, to_junit
@@ -17,8 +17,6 @@ from minprov.image.subject import Purpose, Subject
 from minprov.image.tree import Tree
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from minprov.image.checks.outcome import Outcome
     from minprov.image.model import Disk
 
@@ -48,7 +46,7 @@ def run(argv: list[str]) -> int:
         raise ProvisioningError(Reason.USAGE, detail="IMAGE and --root are two places: one of them")
     from minprov.image.disk import disk_tree
 
-    signal.signal(signal.SIGTERM, _stop)
+    clear_up_when_stopped()
     with disk_tree(image) as (root, disk):
         return _check(flags, root, disk)
 
@@ -121,11 +119,6 @@ def build_parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
     parser.add_argument("--junit", metavar="FILE", help="write a JUnit report, too (default: none)")
     return parser
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """End by an exception, so that mounts and temporary files go."""
-    raise SystemExit(128 + number)
 
 
 def _tree(root: str) -> Tree:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
-import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
+from minprov.commands.output import print_text
 from minprov.commands.parser import Parser
+from minprov.commands.stopping import clear_up_when_stopped
 from minprov.image.vhd import Plan, make_vhd, plan_vhd
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 SCHEMA = "minprov/vhd/1"
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -29,10 +26,10 @@ def run(argv: list[str]) -> int:
     """
     flags = vars(build_parser().parse_args(argv))
     image, out, size, dry_run = flags["image"], flags["out"], flags.get("size"), flags.get("dry_run", False)
-    signal.signal(signal.SIGTERM, _stop)
+    clear_up_when_stopped()
     plan = plan_vhd(image, size) if dry_run else make_vhd(image, out, size)
     document = to_document(plan, out, dry_run=dry_run, flags=flags)
-    sys.stdout.write((json.dumps(document, indent=2) if flags.get("json") else render(document)) + "\n")
+    print_text([json.dumps(document, indent=2) if flags.get("json") else render(document)])
     return os.EX_OK
 
 
@@ -162,8 +159,3 @@ def _size(text: str) -> int:
     if value <= 0:
         raise ValueError(text)
     return value
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """End by an exception, so that no partial file is left."""
-    raise SystemExit(128 + number)

@@ -122,16 +122,18 @@ def _new_file(out: str) -> Iterator[int]:
     partial = f"{directory}/.{name}.{secrets.token_hex(4)}.partial"
     if os.path.lexists(out):
         raise ProvisioningError(Reason.OUTPUT_FAILED, path=out, detail="it exists, and nothing is overwritten")
-    with _writing(out):
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    file = None
     try:
-        yield descriptor
+        with _writing(out):
+            file = open(partial, "x+b", buffering=0)  # noqa: SIM115  # a signal may come before a `with` has begun
+        yield file.fileno()
         with _writing(out):
             os.link(partial, out)  # which replaces nothing, as a rename would
             os.unlink(partial)
             _sync_directory(directory)
     finally:
-        os.close(descriptor)
+        if file is not None:
+            file.close()
         with suppress(FileNotFoundError):
             os.unlink(partial)
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -251,15 +252,32 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, image: Path) -> None:
         assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_signal_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     image = tmp_path / "image.raw"
     image.write_bytes(os.urandom(MIB) * 400)
-    process = subprocess.Popen([sys.executable, "-m", "minprov", "vhd", image, tmp_path / "out.vhd"])
+    argv = [sys.executable, "-m", "minprov", "vhd", str(image), str(tmp_path / "out.vhd")]
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE)
     while not list(tmp_path.glob(".out.vhd.*")):
         assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 128 + signal.SIGTERM
+    process.send_signal(number)
+    process.send_signal(number)  # which does not cut the clearing up off
+    _, said = process.communicate()
+    assert (process.returncode, said) == (128 + number, b"")
     assert list(tmp_path.iterdir()) == [image]
+
+
+def test_an_ignored_hangup_stays_ignored(tmp_path: Path, image: Path) -> None:
+    argv = [sys.executable, "-m", "minprov", "vhd", str(image), str(tmp_path / "out.vhd")]
+
+    def ignore() -> None:  # as nohup(1) does
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, preexec_fn=ignore)
+    while process.poll() is None:
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.01)
+    assert process.returncode == 0
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
