@@ -162,7 +162,7 @@ INSIDE = {
     "image.deprovision": ({"rules"}, {"planning"}, {"carrying_out"}),
     "image.fixes": ({"steps"}, {"console", "files"}, {"fixing"}),
     "commands": (
-        {"logs", "output", "parser"},
+        {"logs", "output", "parser", "stopping"},
         {
             "certificates",
             "check_fix",
