@@ -170,9 +170,11 @@ bench-last-resort: $(VENV)/.ready  ## measure what the last resort costs a first
 	$(BIN)/python -m compileall -q minprov
 	$(BIN)/python -m bench.last_resort
 
-bench-instructions: $(VENV)/.ready  ## count the instructions of a first boot, which no other load disturbs
+bench-instructions: $(VENV)/.ready  ## count the system calls and instructions of a first boot, which no other load disturbs
+	tests/ensure-packages tests/apt-packages.txt
 	tests/ensure-packages bench/apt-packages.txt
 	$(BIN)/python -m compileall -q minprov
+	$(BIN)/python -m bench.system_calls
 	$(BIN)/python -m bench.instructions
 
 bench-forms: deb bundle standalone static  ## measure the forms that are shipped, side by side

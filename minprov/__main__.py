@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TELLS_NOBODY = frozenset({"--dry-run", "--emulated", "--help", "-h", "--version"})
 STDERR = 2
 EX_SOFTWARE = 70  # os.EX_SOFTWARE
+MODULE_SIZE = 1 << 17  # nearly all are smaller
 
 
 def main() -> NoReturn:
@@ -64,6 +65,10 @@ def _open_streams() -> None:
 def _run(argv: list[str]) -> int:
     last_resort = _last_resort(argv)
     try:
+        from importlib.machinery import SourceFileLoader
+
+        SourceFileLoader.get_data = _read_module  # type: ignore[assignment, method-assign]
+
         from minprov.cli import run
 
         status = run(argv, last_resort)
@@ -71,6 +76,18 @@ def _run(argv: list[str]) -> int:
         status = _hand_over(defect, last_resort)
     last_resort.end()
     return status
+
+
+def _read_module(_loader: object, path: str) -> bytes:
+    """Read a module's file as `machine.files` does: by four system calls, where a file object takes nine."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(descriptor, MODULE_SIZE):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(descriptor)
 
 
 def _hand_over(defect: Exception, last_resort: LastResort | NoLastResort) -> int:

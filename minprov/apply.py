@@ -34,6 +34,7 @@ from minprov.actions import (
     WaitInPool,
     WriteAuthorizedKeys,
 )
+from minprov.deferred import deferred
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.system import System
 from minprov.outcome.result import ActionResult, State
@@ -41,22 +42,16 @@ from minprov.outcome.timeline import Timeline
 from minprov.plan import Step
 from minprov.properties import (
     authorized_keys,
-    custom_data_run,
     eject_media,
     host_keys,
     hostname,
-    kept_account,
     password,
-    pool,
-    proxy_agent,
     published_hostname,
-    required_duty,
     root_password,
     sshd,
     stored_file,
     sudo,
     user,
-    waagent,
 )
 from minprov.properties.inspection import Inspection
 
@@ -76,8 +71,6 @@ async def _never(_system: System, _action: Action) -> None:
 
 HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
     UnusableValue: (_refuse, _never),
-    KeepAccount: (kept_account.inspect, _never),
-    CheckProxyAgent: (proxy_agent.inspect, proxy_agent.converge),
     SetHostname: (hostname.inspect, hostname.converge),
     PublishHostname: (published_hostname.inspect, published_hostname.converge),
     EnsureUser: (user.inspect, user.converge),
@@ -88,12 +81,21 @@ HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
     GrantSudo: (sudo.inspect, sudo.converge),
     LockRootPassword: (root_password.inspect, root_password.converge),
     StoreFile: (stored_file.inspect, stored_file.converge),
-    RunDuty: (required_duty.inspect, required_duty.converge),
-    WaitInPool: (pool.inspect, _never),
-    ExecuteCustomData: (custom_data_run.inspect, custom_data_run.converge),
-    PrepareWaagent: (waagent.inspect, waagent.converge),
     EjectMedia: (eject_media.inspect, eject_media.converge),
 }
+# Few plans have these: their modules are loaded with the first step, docs/start-up.md.
+SELDOM = ("custom_data_run", "kept_account", "pool", "proxy_agent", "required_duty", "waagent")
+with deferred(*(f"minprov.properties.{name}" for name in SELDOM)):
+    from minprov.properties import custom_data_run, kept_account, pool, proxy_agent, required_duty, waagent
+
+    HANDLERS |= {
+        KeepAccount: (kept_account.inspect, _never),
+        CheckProxyAgent: (proxy_agent.inspect, proxy_agent.converge),
+        RunDuty: (required_duty.inspect, required_duty.converge),
+        WaitInPool: (pool.inspect, _never),
+        ExecuteCustomData: (custom_data_run.inspect, custom_data_run.converge),
+        PrepareWaagent: (waagent.inspect, waagent.converge),
+    }
 
 # sshd -T needs host keys. Password login is not opened before the password is set, nor root given to an account that
 # may yet turn out to be refused.

@@ -24,7 +24,7 @@ from minprov.machine.file_systems import volatile_file_system
 from minprov.machine.files import file_error, sync
 from minprov.machine.journal import Journal
 from minprov.machine.manifest import Manifest
-from minprov.properties import custom_data_run, withdrawal
+from minprov.properties import withdrawal
 from minprov.properties.sshd_settings import reload_sshd
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class EarlierRuns:
         manifest = self._given_to_another_vm()
         if manifest is None:
             return
+        from minprov.properties import custom_data_run  # few disks are captured
+
         stays = await withdrawal.withdraw(self._system, manifest, self._result.note, host_keys=True)
         for name in (custom_data_run.RECORD, custom_data_run.LOG):
             await self._system.remove_own(f"{self._options.state_dir}/{name}")

@@ -31,7 +31,7 @@ from minprov.model import Evidence
 from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_duties, plan_ejection, plan_provisioning
-from minprov.properties import root_password, waagent
+from minprov.properties import root_password
 from minprov.reporting import Reporting, explained, first_of
 
 if TYPE_CHECKING:
@@ -179,6 +179,8 @@ class Run:
     def _refuse_other_provisioners(self) -> None:
         choice = self._options.other_provisioners
         for agent in enabled_provisioners(self._system):
+            from minprov.properties import waagent  # few systems have another provisioner
+
             prepared = agent == waagent.NAME and choice is OnOtherProvisioner.PREPARE
             if choice is not OnOtherProvisioner.IGNORE and not prepared:
                 raise ProvisioningError(Reason.OTHER_PROVISIONER, agent=agent)

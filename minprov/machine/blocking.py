@@ -12,7 +12,7 @@ from minprov.limits import LOOK_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-with deferred("aiofiles.tempfile"):
+with deferred("aiofiles.tempfile", "aiofiles.threadpool"):
     import aiofiles.os
 
 T = TypeVar("T")

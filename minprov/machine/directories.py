@@ -40,7 +40,7 @@ def _walk(root: str, path: str, make: int | None) -> int:
     waiting = path.split("/")[::-1]
     taken: list[str] = []  # the steps from `root` to `here`, no link among them
     links = 0
-    here = _open(root)
+    here: int | None = None  # `root` itself, which is opened only when something has to be done in it
     try:
         while waiting:
             name = waiting.pop()
@@ -49,12 +49,20 @@ def _walk(root: str, path: str, make: int | None) -> int:
             if name == "..":
                 waiting += taken[-2::-1]
                 taken.clear()
-                here = _go_on_at(_open(root), here)
+                here = _go_on_at(None, here)
                 continue
             try:
-                here = _go_on_at(_open(name, here), here)
+                here = _go_on_at(_open(os.path.join(root, name) if here is None else name, here), here)
                 taken.append(name)
-            except NotADirectoryError:
+            except (NotADirectoryError, FileNotFoundError) as error:
+                if here is None:
+                    here = _open(root)
+                if isinstance(error, FileNotFoundError):
+                    if make is None:
+                        raise
+                    _make(here, name, make)
+                    waiting.append(name)
+                    continue
                 target = _target_of_roots_link(here, name, path)
                 links += 1
                 if links > MAX_LINKS:
@@ -62,24 +70,20 @@ def _walk(root: str, path: str, make: int | None) -> int:
                 waiting += target.split("/")[::-1]
                 if target.startswith("/"):
                     taken.clear()
-                    here = _go_on_at(_open(root), here)
-            except FileNotFoundError:
-                if make is None:
-                    raise
-                _make(here, name, make)
-                waiting.append(name)
+                    here = _go_on_at(None, here)
+        return _open(root) if here is None else here
     except BaseException:
-        os.close(here)
+        _go_on_at(None, here)
         raise
-    return here
 
 
 def _open(name: str, directory: int | None = None) -> int:
     return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
 
 
-def _go_on_at(there: int, here: int) -> int:
-    os.close(here)
+def _go_on_at(there: int | None, here: int | None) -> int | None:
+    if here is not None:
+        os.close(here)
     return there
 
 

@@ -45,9 +45,8 @@ def read_file(
         return None
     # Calls of `os`, not a file object: that makes three times as many, and each may cost a wait for other threads.
     try:
-        found = os.fstat(descriptor)
-        if owner is not None and found.st_uid != owner:
-            raise OSError(errno.EMLINK, f"It belongs to uid {found.st_uid}")
+        if owner is not None and (uid := os.fstat(descriptor).st_uid) != owner:
+            raise OSError(errno.EMLINK, f"It belongs to uid {uid}")
         contents = bytearray()
         while piece := os.read(descriptor, READ_SIZE):
             contents += piece

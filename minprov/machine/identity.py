@@ -57,7 +57,10 @@ def _is_uuid(text: str) -> bool:
 
 def _read(path: str) -> str | None:
     try:
-        with open(path, encoding="ascii", errors="replace") as stream:
-            return stream.read(256).strip()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, 256).decode("ascii", errors="replace").strip()
+        finally:
+            os.close(descriptor)
     except OSError:
         return None

@@ -109,6 +109,8 @@ def _wanted_units(system: System) -> set[str]:
     """Return the units that are wanted or required by another: enabled, by whoever and at whatever time."""
     found: set[str] = set()
     for directory in UNIT_DIRECTORIES:
+        if directory.startswith("/lib/") and os.path.islink(system.path("/lib")):
+            continue  # it is the one in /usr
         for name in _names(system, directory):
             if name.endswith((".wants", ".requires")):
                 found.update(_names(system, f"{directory}/{name}"))

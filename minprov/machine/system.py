@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
@@ -23,6 +24,9 @@ from minprov.machine.tools import find_tool, is_program, run_tool, search_path
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
+SECOND = 1_000_000_000
+TICK = SECOND // 50  # the longest is a hundredth, of a kernel with HZ=100
 
 
 class System:
@@ -37,6 +41,9 @@ class System:
         """What programs said, each under all that it depends on; to be filled by one task at a time."""
         self.asking = asyncio.Lock()
         self._directories: dict[str, str] = {}
+        self._files: dict[str, tuple[_State, bytes]] = {}
+        self._tools: dict[str, str] = {}
+        self._has_labels = self.live and self.exists("/sys/fs/selinux/enforce")
         self.directory_accounts: dict[str, str] = {}
         """Entries as in passwd(5) of accounts that are adopted although only a directory service has them."""
         self.directory_answers = True
@@ -85,9 +92,21 @@ class System:
         return opened_directory(self.root, path, make=make)
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's contents, or None when it is not there."""
+        """Return a file's contents, or None when it is not there.
+
+        One of /etc is looked at each time, and read again when it is another or has changed: all steps read the same.
+        """
         try:
-            return read_file(None, self.path(path), follow=True)
+            real = self.path(path)
+            if not path.startswith("/etc/"):
+                return read_file(None, real, follow=True)
+            found = _state(os.stat(real))
+            before, contents = self._files.get(path, (None, None))
+            if found != before:
+                contents = read_file(None, real, follow=True)
+                if contents is not None and len(contents) == found.size and _has_settled(found):
+                    self._files[path] = found, contents
+            return contents
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -167,7 +186,7 @@ class System:
 
     async def restore_label(self, *paths: str, recursive: bool = False) -> None:
         """Give what was written the SELinux label its place calls for, where SELinux is on."""
-        if self.live and self.exists("/sys/fs/selinux/enforce") and (restorecon := find_tool("restorecon")):
+        if self._has_labels and (restorecon := find_tool("restorecon")):
             await run_tool([restorecon, *(["-R"] if recursive else []), *paths])
 
     # -- tools ---------------------------------------------------------------------------------------------------------
@@ -186,13 +205,36 @@ class System:
         """
         for name in names:
             tool, *arguments = name.split(" ")
-            for directory in search_path().split(":"):
-                path = f"{directory}/{tool}"
-                if is_program(self.path(path)):
-                    return [*self._enter(), path, *arguments]
+            if tool not in self._tools:
+                candidates = (f"{directory}/{tool}" for directory in search_path().split(":"))
+                path = next((path for path in candidates if is_program(self.path(path))), None)
+                if path is None:
+                    continue
+                self._tools[tool] = path
+            return [*self._enter(), self._tools[tool], *arguments]
         return None
 
     def _enter(self) -> list[str]:
         if self.live:
             return []
         return [find_tool("chroot") or "chroot", self.root]
+
+
+class _State(NamedTuple):
+    """What of a file changes with its contents."""
+
+    device: int
+    inode: int
+    size: int
+    changed: int
+    """Nanoseconds since the epoch."""
+
+
+def _state(found: os.stat_result) -> _State:
+    return _State(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
+
+
+def _has_settled(found: _State) -> bool:
+    """Tell whether another change would show: a file system keeps times by the kernel's clock tick, or by seconds."""
+    tick = TICK if found.changed % SECOND else 2 * SECOND
+    return abs(time.time_ns() - found.changed) > tick

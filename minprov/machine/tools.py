@@ -48,10 +48,13 @@ async def run_tool(
     stdin: bytes = b"",
     limit: float = TOOL_LIMIT,
     output: int | None = None,
+    with_messages: bool = False,
     environment: Mapping[str, str] = ENVIRONMENT,
     umask: int = -1,
 ) -> str:
     """Run a tool to its end and return what it printed on stdout; with `output`, an open file, all goes there.
+
+    With `with_messages` what it printed on stderr comes after that.
 
     Of the environment PATH is always there; a umask below 0 is this process's.
 
@@ -95,7 +98,10 @@ async def run_tool(
                 **{"signal" if process.returncode < 0 else "exit_status": abs(process.returncode)},
                 detail=_last_words(stderr) or _last_words(stdout) or None,
             )
-        return "" if output is not None else _contents(stdout).decode(errors="replace")
+        if output is not None:
+            return ""
+        printed = _contents(stdout) + (_contents(stderr) if with_messages else b"")
+        return printed.decode(errors="replace")
 
 
 @contextmanager
@@ -134,5 +140,6 @@ def _last_words(file: int) -> str:
         output = _contents(file).decode(errors="replace")
     except OSError:  # the output went to what cannot be read again, such as the journal
         return ""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    # sshd is asked for details, which are no words on why it has failed.
+    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("debug1: ")]
     return " / ".join(lines[-3:])[:MAX_MESSAGE]

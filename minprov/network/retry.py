@@ -5,7 +5,6 @@ Pure but for the clock, sleep and jitter, which are arguments. Knows no HTTP lib
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
@@ -75,6 +74,12 @@ class AttemptFailed(Exception):  # noqa: N818  # an event of the retry loop, not
         self.prohibited = prohibited
 
 
+def _random() -> float:
+    import random  # a healthy platform is asked once
+
+    return random.random()  # noqa: S311  # nobody gains from knowing it
+
+
 async def retry(
     operation: Callable[[], Awaitable[T]],
     *,
@@ -82,7 +87,7 @@ async def retry(
     policy: RetryPolicy = RETRY,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    jitter: Callable[[], float] = random.random,
+    jitter: Callable[[], float] = _random,
 ) -> T:
     """Repeat an operation until it succeeds, fails finally, or the deadline (on `clock`, in seconds) leaves no time.
 

@@ -40,7 +40,7 @@ UNUSED = (
     *("aiohttp.http_websocket", "aiohttp.multipart", "aiohttp.payload_streamer", "aiohttp.tracing"),
     *("attr.converters", "attr.filters", "attr.validators"),
     *("charset_normalizer", "email.header", "email.parser", "email.policy", "email.utils", "hashlib", "html", "idna"),
-    *("inspect", "mimetypes", "netrc", "shlex", "traceback", "urllib.request", "uuid"),
+    *("inspect", "mimetypes", "netrc", "pathlib", "random", "shlex", "textwrap", "traceback", "urllib.request", "uuid"),
 )
 with deferred(*UNUSED), without("ssl"), patterns_deferred():
     import aiohttp

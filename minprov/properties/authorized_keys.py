@@ -152,8 +152,8 @@ def _read_as_sshd(system: System, account: Account, path: str) -> tuple[str, str
             file = os.stat(os.path.basename(path), dir_fd=directory, follow_symlinks=False)
             faults = [_fault(found, account) for found in (*above, os.fstat(directory), file)]
             if _is_below_home(path, account):
-                with system.directory(account.home) as home:
-                    faults += [NO_ENTRY for found in _above(system, home) if not _may(found, account, stat.S_IXOTH)]
+                above_all = _above(system, directory)
+                faults += [NO_ENTRY for found in above_all if not _may(found, account, stat.S_IXOTH)]
             if not any(faults) and not _may(file, account, stat.S_IROTH):
                 faults.append("the user may not read it")
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from minprov.deferred import without
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import find_name
 from minprov.machine.directories import is_held_by_root
@@ -21,6 +21,9 @@ from minprov.machine.files import file_error, sync
 if TYPE_CHECKING:
     from minprov.formats.accounts import Account
     from minprov.machine.system import System
+
+with without("bz2", "lzma"):  # which it needs for archives
+    import shutil
 
 logger = logging.getLogger(__name__)
 

@@ -41,10 +41,10 @@ async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
     """Look whether sshd has a key to start with, and none that it would complain of."""
     if system.own_tool("sshd") is None:
         return Inspection(True, "sshd is not installed", verified=False)
-    for path in find_written(system):
-        if system.exists(path) and not _is_file(system, path):
-            return Inspection(False, f"{path} is not a regular file")
     there = [path for path in find_written(system) if system.exists(path)]
+    for path in there:
+        if not _is_file(system, path):
+            return Inspection(False, f"{path} is not a regular file")
     settings = await _settings(system) if there else None
     paths = [path for path in _named(system, settings) if system.exists(path)]
     if paths and _left_over(system):
@@ -53,7 +53,10 @@ async def inspect(system: System, action: EnsureHostKeys) -> Inspection:
         return Inspection(False, "no keys")
     if action.anew and (others := _others(system, paths)):
         return Inspection(False, f"{others[0]} is not this VM's own")
-    kinds = await _kinds(system, paths)
+    if settings and settings.host_keys:
+        kinds = [settings.host_keys.get(path) for path in paths]
+    else:
+        kinds = await _kinds(system, paths)
     faults = [
         f"{path} {fault}" for path, kind in zip(paths, kinds, strict=True) if (fault := _fault(system, path, kind))
     ]
@@ -90,6 +93,7 @@ async def converge(system: System, action: EnsureHostKeys) -> None:
         await system.note(*(effect for path in made for effect in _effects(system, path)))
         for path in made:
             await _put_in_place(system, path)
+        system.answers.clear()  # sshd says which keys it has loaded
         if others:
             await reload_sshd(system)
     except OSError as error:

@@ -7,6 +7,7 @@ finds them, and is loaded only then.
 from __future__ import annotations
 
 import os
+import re
 import signal
 from contextlib import suppress
 
@@ -27,14 +28,19 @@ OUTSIDE = {"host": "203.0.113.9", "addr": "203.0.113.9", "laddr": "10.0.0.4", "l
 # In a mount namespace of its own, a dry run can have what sshd wants: its directory, and a host key if there is none.
 ASIDE = 'mount -n -t tmpfs none /run && mkdir /run/sshd && ssh-keygen -q -t ed25519 -N "" -f /run/key && exec "$@"'
 ASIDE_KEY = "/run/key"
+# What sshd says of each key when it is asked for details; of those at its default places that it cannot load it says
+# nothing otherwise: sshd.c.
+LOADED_KEY = re.compile(r"private host key #([0-9]+): (\S+)")
 
 
 class Settings:
     """The settings in force for one connection, by their names in lower case; lists have several values."""
 
-    def __init__(self, connection: dict[str, str], values: dict[str, list[str]]) -> None:
+    def __init__(self, connection: dict[str, str], values: dict[str, list[str]], loaded: dict[str, str]) -> None:
         self.connection = connection
         self._values = values
+        self.host_keys = loaded
+        """The types of the keys that sshd has loaded, by their paths; empty where it does not tell."""
 
     def all(self, *names: str) -> list[str]:
         """Return the values of the first name that sshd knows: older ones have other names."""
@@ -86,7 +92,7 @@ async def ask_sshd(system: System, username: str, groups: tuple[str, ...] = ()) 
                     if os.geteuid() == 0:
                         raise
                     return None
-            answers.append(Settings(connection, system.answers[key]))
+            answers.append(Settings(connection, *system.answers[key]))
     return answers
 
 
@@ -161,7 +167,9 @@ async def groups_of_user(system: System, username: str, planned: tuple[str, ...]
     return names | primary | await find_groups(system, username)
 
 
-async def _ask(system: System, sshd: list[str], connection: dict[str, str]) -> dict[str, list[str]]:
+async def _ask(
+    system: System, sshd: list[str], connection: dict[str, str]
+) -> tuple[dict[str, list[str]], dict[str, str]]:
     words = ",".join(f"{word}={value}" for word, value in connection.items())
     try:
         printed = await _print_settings(system, sshd, words)
@@ -174,11 +182,13 @@ async def _ask(system: System, sshd: list[str], connection: dict[str, str]) -> d
     for line in printed.splitlines():
         name, _, value = line.partition(" ")
         values.setdefault(name.lower(), []).append(value.strip())
-    return values
+    loaded = {key[1]: key[2] for line in values.pop("debug1:", ()) if (key := LOADED_KEY.match(line))}
+    numbered = [(str(number), path) for number, path in enumerate(values.get("hostkey", ())) if path != ASIDE_KEY]
+    return values, {path: loaded[number] for number, path in numbered if number in loaded}
 
 
 async def _print_settings(system: System, sshd: list[str], words: str) -> str:
-    command = [*sshd, "-T", "-C", words]
+    command = [*sshd, "-T", "-d", "-C", words]
     if not system.look_only:
         try:
             with system.directory(PRIVILEGE_SEPARATION_DIRECTORY, make=0o755):
@@ -186,5 +196,5 @@ async def _print_settings(system: System, sshd: list[str], words: str) -> str:
         except OSError as error:
             raise file_error(error, PRIVILEGE_SEPARATION_DIRECTORY) from error
     elif os.geteuid() == 0 and (unshare := system.own_tool("unshare")):
-        return await run_tool([*unshare, "--mount", "sh", "-c", ASIDE, "sh", *command, "-h", ASIDE_KEY])
-    return await run_tool(command)
+        command = [*unshare, "--mount", "sh", "-c", ASIDE, "sh", *command, "-h", ASIDE_KEY]
+    return await run_tool(command, with_messages=True)

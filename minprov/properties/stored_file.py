@@ -33,10 +33,10 @@ async def inspect(system: System, action: StoreFile) -> Inspection:
 async def converge(system: System, action: StoreFile) -> None:
     """Put the document in place, or take away one that is not this VM's."""
     for path, wanted in _files(action):
-        if wanted is None:
-            await system.remove(path)
-        else:
+        if wanted is not None:
             await system.replace(path, wanted, mode=MODE)
+        elif system.exists(path):
+            await system.remove(path)
 
 
 def _files(action: StoreFile) -> tuple[tuple[str, bytes | None], ...]:

@@ -179,11 +179,16 @@ def _state(system: System, directory: str) -> list[tuple[str, bytes | None]]:
     """Return what sudo's answer depends on, as far as anything changes in a run."""
     paths = [SUDOERS, PASSWD, GROUP]
     paths += [f"{directory}/{name}" for name in _list_directory(system, directory)]
-    return [(path, system.read(path)) for path in paths if not os.path.isdir(system.path(path))]
+    return [(path, system.read(path)) for path in paths]
 
 
 def _list_directory(system: System, path: str) -> list[str]:
-    return sorted(os.listdir(system.path(path))) if os.path.isdir(system.path(path)) else []
+    """Return the names of the files in a directory, none where there is no such directory."""
+    try:
+        with os.scandir(system.path(path)) as entries:
+            return sorted(entry.name for entry in entries if not entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _fault(listing: Listing, action: GrantSudo) -> str:
@@ -220,8 +225,8 @@ async def _refusal(system: System, action: GrantSudo, account: Account, fault: s
 
 
 def _require_setuid(action: GrantSudo, sudo: str) -> None:
-    detail = None
-    if not os.stat(sudo).st_mode & stat.S_ISUID or os.stat(sudo).st_uid != 0:
+    detail, found = None, os.stat(sudo)
+    if not found.st_mode & stat.S_ISUID or found.st_uid != 0:
         detail = f"{sudo} is not setuid root"
     elif is_nosuid(sudo):
         detail = f"{sudo} is on a file system that is mounted nosuid"

@@ -31,7 +31,7 @@ def opened_below_home(
 
     """
     with system.directory(account.home) as home:
-        directory, above = os.dup(home), []
+        directory, above = home, []
         try:
             for name in os.path.relpath(path, account.home).split("/"):
                 if name == ".":
@@ -40,7 +40,8 @@ def opened_below_home(
                 if make or mode is not None:
                     _make_directory(name, directory, account)
                 below = os.open(name, FLAGS, dir_fd=directory)
-                os.close(directory)
+                if directory != home:
+                    os.close(directory)
                 directory = below
                 if (owner := os.fstat(directory).st_uid) != account.uid:
                     raise ProvisioningError(
@@ -50,7 +51,8 @@ def opened_below_home(
                     os.fchmod(directory, mode)
             yield directory, above
         finally:
-            os.close(directory)
+            if directory != home:
+                os.close(directory)
 
 
 def _make_directory(name: str, above: int, account: Account) -> None:

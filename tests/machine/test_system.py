@@ -14,6 +14,7 @@ import pytest
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine import tools
+from minprov.machine.files import read_file
 from minprov.machine.system import System
 from minprov.machine.tools import find_tool, run_tool
 
@@ -113,6 +114,29 @@ def test_reading_a_file_that_is_not_there_is_none(system: System, tmp_path: Path
     assert system.read("/none/deeper") is None
     assert system.read("/file/deeper") is None
     assert system.read_text("/none") == ""
+
+
+def test_a_file_of_etc_is_read_again_when_it_has_changed_and_then_alone(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, reads = tmp_path / "etc/file", []
+
+    def read(directory: int | None, name: str, *, follow: bool = False) -> bytes | None:
+        reads.append(name)
+        return read_file(directory, name, follow=follow)
+
+    monkeypatch.setattr("minprov.machine.system.read_file", read)
+    file.parent.mkdir()
+    for contents in (b"a", b"b", b"c", b"d"):
+        file.write_bytes(contents)  # in place, and faster than the clock of the file system goes
+        assert system.read("/etc/file") == contents
+    time.sleep(0.1)
+    assert [system.read("/etc/file") for _ in range(3)] == [b"d"] * 3
+    assert len(reads) == 5
+    run(system.replace("/etc/file", b"e", mode=0o600))
+    assert system.read("/etc/file") == b"e"
+    file.unlink()
+    assert system.read("/etc/file") is None
 
 
 def test_undecodable_text_survives(system: System, tmp_path: Path) -> None:
