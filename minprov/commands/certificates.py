@@ -8,8 +8,9 @@ import sys
 from typing import Any
 
 from minprov.actions import Policy
-from minprov.commands.parser import Parser
-from minprov.config import CONFIG_FILE, load, load_duty
+from minprov.commands.output import print_switched_off, print_text
+from minprov.commands.parser import Parser, build_duty_parser
+from minprov.config import load, load_duty
 from minprov.errors import ProvisioningError, Reason
 
 
@@ -24,8 +25,7 @@ def run(argv: list[str]) -> int:
     dry_run, public_keys = flags.get("dry_run", False), flags.get("public_keys", False)
     options = load_duty("certificates", flags.get("config"))
     if options.certificates is Policy.OFF and not public_keys:
-        if sys.stdout.isatty() or dry_run:
-            sys.stdout.write("certificates are switched off\n")
+        print_switched_off("certificates are", dry_run=dry_run)
         return os.EX_OK
     if os.geteuid() != 0:
         raise ProvisioningError(Reason.NOT_PERMITTED, detail="WireServer answers root alone, as do the keys")
@@ -39,7 +39,7 @@ def run(argv: list[str]) -> int:
     core = load(flags.get("config"))
     if public_keys:
         set_up_logging("error")
-        sys.stdout.write(json.dumps(asyncio.run(fetch_public_keys(core.wireserver_url)), indent=2) + "\n")
+        print_text([json.dumps(asyncio.run(fetch_public_keys(core.wireserver_url)), indent=2)])
         return os.EX_OK
     if options.key_pairs and core.ovf_env is Policy.OFF:
         detail = "ovf-env.policy is off, and nothing else names them"
@@ -53,28 +53,26 @@ def run(argv: list[str]) -> int:
             raise
         sys.stderr.write(f"minprov: {error}\n{error.reason.action}\n")
         return os.EX_OK
-    sys.stdout.write(json.dumps(document, indent=2) + "\n" if flags.get("json") else _render(document))
+    print_text([json.dumps(document, indent=2)] if flags.get("json") else _render(document))
     return os.EX_OK
 
 
-def _render(document: dict[str, Any]) -> str:
-    lines = [f"{document['directory']}/{name}: {state}\n" for name, state in document["files"].items()]
-    lines += [f"{path}: {state}\n" for path, state in document["key_pairs"].items()]
-    return "".join(lines) or "the platform has no certificates for this VM\n"
+def _render(document: dict[str, Any]) -> list[str]:
+    lines = [f"{document['directory']}/{name}: {state}" for name, state in document["files"].items()]
+    lines += [f"{path}: {state}" for path, state in document["key_pairs"].items()]
+    return lines or ["the platform has no certificates for this VM"]
 
 
 def build_parser() -> Parser:
     """Return the command's parser."""
-    parser = Parser(
-        prog="minprov certificates",
-        description="Fetch the certificates that the VM was created with, and their keys, as the configuration says.",
+    parser = build_duty_parser(
+        "certificates",
+        "Fetch the certificates that the VM was created with, and their keys, as the configuration says.",
+        dry_run="show what would be written",
     )
-    parser.add_argument("--dry-run", action="store_true", help="show what would be written (default: no)")
     parser.add_argument(
         "--public-keys",
         action="store_true",
         help="print the certificates' public keys, by thumbprint, as JSON, and write nothing (default: no)",
     )
-    parser.add_argument("--config", metavar="FILE", help=f"and FILE.d/*.toml (default: {CONFIG_FILE}, if there)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
     return parser

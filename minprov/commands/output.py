@@ -23,6 +23,23 @@ def print_result(document: dict[str, Any], *, as_json: bool) -> None:
     print_text([text])
 
 
+def print_actions(document: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a duty has done, or would do: a document that has actions."""
+    if as_json:
+        text = json.dumps(document, indent=2)
+    else:
+        from minprov.outcome.text import render_actions
+
+        text = render_actions(document["actions"])
+    print_text([text])
+
+
+def print_switched_off(duties: str, *, dry_run: bool) -> None:
+    """Say to who looks on that there is nothing to do; at a boot nobody asks."""
+    if dry_run or sys.stdout.isatty():
+        print_text([f"{duties} switched off"])
+
+
 def print_text(lines: Iterable[str]) -> None:
     """Print lines, whatever the locale's encoding lacks of what is in them."""
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from minprov.config import CONFIG_FILE
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import MAX_SECONDS, MIN_SECONDS
 
@@ -18,6 +19,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise USAGE in place of writing to stderr and exiting."""
         raise ProvisioningError(Reason.USAGE, detail=message, hint=f"see {self.prog} --help")
+
+
+def build_duty_parser(name: str, description: str, *, dry_run: str) -> Parser:
+    """Return the parser of a duty's command; `dry_run` says what `--dry-run` does."""
+    parser = Parser(prog=f"minprov {name}", description=description)
+    parser.add_argument("--dry-run", action="store_true", help=f"{dry_run} (default: no)")
+    parser.add_argument("--config", metavar="FILE", help=f"and FILE.d/*.toml (default: {CONFIG_FILE}, if there)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
+    return parser
 
 
 def seconds(text: str) -> float:

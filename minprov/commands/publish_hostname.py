@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 
 from minprov.actions import PublishHostname
+from minprov.commands.output import print_text
 from minprov.commands.parser import Parser
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.system import System
@@ -27,13 +27,13 @@ def run(argv: list[str]) -> int:
     hostname, system = socket.gethostname(), System()
     clients = names_of_running_clients(system)
     if not clients:
-        sys.stdout.write("no DHCP client runs that can be asked: the next boot sends the name\n")
+        print_text(["no DHCP client runs that can be asked: the next boot sends the name"])
         return os.EX_OK
     if flags.get("dry_run"):
-        sys.stdout.write(f"{clients} would send {hostname}\n")
+        print_text([f"{clients} would send {hostname}"])
         return os.EX_OK
     asyncio.run(converge(system, PublishHostname(hostname)))
-    sys.stdout.write(f"{clients} asked to send {hostname}\n")
+    print_text([f"{clients} asked to send {hostname}"])
     return os.EX_OK
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from typing import Any
 
 from minprov.actions import Policy
-from minprov.commands.parser import Parser
-from minprov.config import CONFIG_FILE, load, load_duty
+from minprov.commands.output import print_actions, print_switched_off
+from minprov.commands.parser import Parser, build_duty_parser
+from minprov.config import load, load_duty
 from minprov.errors import ProvisioningError, Reason
 
 
@@ -24,8 +23,7 @@ def run(argv: list[str]) -> int:
     dry_run = flags.get("dry_run", False)
     options = load_duty("resource_disk", flags.get("config"))
     if Policy.OFF is options.resource_disk is options.swap is options.timeouts:
-        if sys.stdout.isatty() or dry_run:
-            sys.stdout.write("resource-disk, swap and disk-timeouts are switched off\n")
+        print_switched_off("resource-disk, swap and disk-timeouts are", dry_run=dry_run)
         return os.EX_OK
     if os.geteuid() != 0:
         raise ProvisioningError(Reason.NOT_PERMITTED, detail="disks are for root to look at")
@@ -36,12 +34,7 @@ def run(argv: list[str]) -> int:
     core = load(flags.get("config"))
     set_up_logging("error" if dry_run else core.log_level)
     document = asyncio.run(_run(options, core.state_dir, dry_run=dry_run))
-    if flags.get("json"):
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    else:
-        from minprov.outcome.text import render_actions
-
-        sys.stdout.write(render_actions(document["actions"]) + "\n")
+    print_actions(document, as_json=flags.get("json", False))
     return document["error"]["exit_status"] if document["error"] else os.EX_OK
 
 
@@ -60,12 +53,9 @@ async def _run(options: Any, state_dir: str, *, dry_run: bool) -> dict[str, Any]
 
 def build_parser() -> Parser:
     """Return the command's parser."""
-    parser = Parser(
-        prog="minprov resource-disk",
-        description="Format the temporary disk if it is empty, mount it, swap on it, and set the time-outs of disks, "
+    return build_duty_parser(
+        "resource-disk",
+        "Format the temporary disk if it is empty, mount it, swap on it, and set the time-outs of disks, "
         "as the configuration says.",
+        dry_run="show what would change; change nothing",
     )
-    parser.add_argument("--dry-run", action="store_true", help="show what would change; change nothing (default: no)")
-    parser.add_argument("--config", metavar="FILE", help=f"and FILE.d/*.toml (default: {CONFIG_FILE}, if there)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document (default: text)")
-    return parser

@@ -10,9 +10,9 @@ import fcntl
 import gc
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
+from minprov.commands.output import print_text
 from minprov.commands.parser import Parser
 from minprov.config import OnPool, load
 from minprov.errors import ProvisioningError, Reason
@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
     run_flags = vars(build_run_parser().parse_args(arguments))
     options = load(run_flags.get("config"), **settings_of(run_flags))
     if options.preprovisioning is OnPool.REFUSE:
-        sys.stdout.write("preprovisioning is refused\n")
+        print_text(["preprovisioning is refused"])
         return os.EX_OK
     if os.geteuid() != 0:
         raise ProvisioningError(Reason.NOT_PERMITTED, detail="provisioning needs root")
