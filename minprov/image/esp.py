@@ -78,4 +78,4 @@ def _run(image: str, offset: int, tool: str, *options: str) -> bytes:
 
 
 def _unreadable(image: str, detail: str) -> ProvisioningError:
-    return ProvisioningError(Reason.IMAGE_UNREADABLE, image=image, detail=detail, hint="apt install mtools")
+    return ProvisioningError(Reason.IMAGE_UNREADABLE, image=image, detail=detail, hint="install mtools")

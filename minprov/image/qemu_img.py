@@ -84,8 +84,8 @@ def convert(path: str, image_format: ImageFormat, target: str, progress: Progres
 def _program(path: str) -> str:
     program = find_tool("qemu-img")
     if program is None:
-        detail = "qemu-img is not installed, which reads this format"
-        raise ProvisioningError(Reason.IMAGE_UNREADABLE, image=path, detail=detail, hint="apt install qemu-utils")
+        detail, hint = "qemu-img is not installed, which reads this format", "install qemu-img (Debian: qemu-utils)"
+        raise ProvisioningError(Reason.IMAGE_UNREADABLE, image=path, detail=detail, hint=hint)
     return program
 
 

@@ -95,7 +95,7 @@ def test_without_qemu_its_package_is_named(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == Reason.TOOL_NOT_FOUND.exit_status
-    assert "tool=qemu-system-x86_64, action=apt install qemu-system-x86" in done.stderr
+    assert "tool=qemu-system-x86_64, action=install qemu-system-x86_64 (Debian: qemu-system-x86)" in done.stderr
 
 
 def firmware(*, features: list[str], machines: list[str], code: str, variables: Path) -> str:
@@ -131,7 +131,7 @@ def test_uefi_is_the_first_described_that_this_machine_can_run(tmp_path: Path) -
 
 def test_without_uefi_firmware_its_package_is_named(tmp_path: Path) -> None:
     for architecture, package in ((X64, "ovmf"), (ARM64, "qemu-efi-aarch64")):
-        with pytest.raises(ProvisioningError, match=f"apt install {package}") as caught:
+        with pytest.raises(ProvisioningError, match=rf"install it \(Debian: {package}\)") as caught:
             uefi_arguments(tmp_path, architecture, [tmp_path])
         assert caught.value.reason is Reason.TOOL_NOT_FOUND
 

@@ -89,7 +89,7 @@ def uefi_arguments(
             *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={quoted(code)}"),
             *("-drive", f"if=pflash,unit=1,format=raw,file={quoted(variables)}"),
         )
-    action = f"apt install {architecture.firmware_package}"
+    action = f"install it (Debian: {architecture.firmware_package})"
     raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool="UEFI firmware for QEMU", action=action)
 
 

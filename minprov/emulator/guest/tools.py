@@ -10,6 +10,7 @@ from minprov.errors import ProvisioningError, Reason
 # Who is not root has no sbin in PATH on Debian, where dnsmasq is.
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
+# Debian's, where they are not called like the program.
 _PACKAGES = {
     "qemu-system-aarch64": "qemu-system-arm",
     "qemu-system-x86_64": "qemu-system-x86",
@@ -24,10 +25,10 @@ _PACKAGES = {
 def find_tool(name: str) -> str:
     """Return the path of a program.
 
-    Raises: ProvisioningError(TOOL_NOT_FOUND), with the Debian package that has it.
+    Raises: ProvisioningError(TOOL_NOT_FOUND), with the package that has it on Debian.
     """
     path = shutil.which(name, path=_PATH)
     if path is None:
-        package = _PACKAGES.get(name, name)
-        raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool=name, action=f"apt install {package}")
+        of_debian = f" (Debian: {_PACKAGES[name]})" if name in _PACKAGES else ""
+        raise ProvisioningError(Reason.TOOL_NOT_FOUND, tool=name, action=f"install {name}{of_debian}")
     return path

@@ -51,7 +51,7 @@ def _installed(subject: Subject, folder: str) -> Iterator[Found]:
     packages = subject.tree.glob(*(f"{site}/minprov" for site in SITES))
     if packages and not any(subject.tree.is_directory(f"{package}/duties/{folder}") for package in packages):
         what = f"minprov refuses the configuration: duties/{folder} is not installed"
-        yield Found(what, CONFIG_FILE, severity=Severity.FAILS, fix="apt install minprov-duties, or remove the table.")
+        yield Found(what, CONFIG_FILE, severity=Severity.FAILS, fix="Install minprov-duties, or remove the table.")
 
 
 def _unit(subject: Subject, duty: Duty) -> Iterator[Found]:
