@@ -76,7 +76,7 @@ def on_a_machine(script: str) -> list[str]:
 
 
 def build(form: str, tree: Path, output: Path) -> None:
-    contents = (ROOT / "dist").glob("*-static-*.tar.gz") if form == "rpm-static" else ()
+    contents = (ROOT / "dist").glob(f"*-static-*-{platform.machine()}.tar.gz") if form == "rpm-static" else ()
     subprocess.run([*BUILDS[form], output, *contents], cwd=tree, check=True, capture_output=True)
 
 

@@ -23,8 +23,8 @@ from tests.test_packages import ROOT, on_a_machine, run
 DIST = ROOT / "dist"
 MODULES = "/usr/share/minprov/modules"
 PARTS = ("minprov", "minprov-duties", "minprov-tools")
-STATIC, SELINUX = "minprov-static", "minprov-selinux"
-ALL = (*PARTS, STATIC, SELINUX)
+STATIC, SELINUX, INITRAMFS = "minprov-static", "minprov-selinux", "minprov-initramfs"
+ALL = (*PARTS, STATIC, SELINUX, INITRAMFS)
 # Debian's rpm has its database in root's home unless told otherwise.
 RPM = "rpm --dbpath /var/lib/rpm --nodeps"
 SITE_PACKAGES = 'ln -s ../python3/dist-packages "$(echo /usr/lib/python3.*)/site-packages"'
@@ -70,6 +70,16 @@ def test_package_has_what_debians_has(name: str) -> None:
     listed = query("--queryformat", r"[%{FILEMODES:perms} %{FILENAMES}\n]", package(name))
     files = {line.partition(" ")[2] for line in listed if not line.startswith("d")}
     assert {path for path in files if not re.match(own, path)} == of_debian(name)
+
+
+def test_initramfs_package_has_debians_module_for_dracut(tmp_path: Path) -> None:
+    run("rpm", "--root", tmp_path, "--nodeps", "--noscripts", "--notriggers", "--install", package(INITRAMFS))
+    module = tmp_path / "usr/lib/dracut/modules.d/50minprov"
+    assert {f"/{path.relative_to(tmp_path)}" for path in module.iterdir()} == {
+        path for path in of_debian(INITRAMFS) if path.startswith("/usr/lib/dracut/")
+    }
+    assert stat.S_IMODE((module / "module-setup.sh").stat().st_mode) == 0o755
+    assert set(query("--requires", package(INITRAMFS))) >= {"dracut", "openssh", "sudo", "(shadow-utils or shadow)"}
 
 
 def test_static_package_has_its_program_and_what_is_beside_the_modules() -> None:
@@ -126,6 +136,7 @@ def test_package_needs_what_fedora_and_suse_call_it() -> None:
             {"policycoreutils", "python3-uvloop", "selinux-policy", "shadow", "shadow-utils"},
         ),
         ("minprov-duties", {"minprov", "systemd"}, {"btrfs-progs", "btrfsprogs", "e2fsprogs", "xfsprogs"}),
+        ("minprov-initramfs", {"dracut", "openssh", "sudo"}, {"dracut-network", "shadow", "shadow-utils"}),
         ("minprov-selinux", {"policycoreutils"}, set()),
         ("minprov-tools", {"minprov"}, {"mtools", "python3-pycdlib", "qemu-img", "qemu-tools"}),
     ],
