@@ -75,7 +75,7 @@ def run(argv: list[str]) -> int:
     findings = judge(leftovers.CHECKS, Subject(Tree(root)))
     failed = [one for one in done if one.error]
     document = to_document("failed" if failed else "deprovisioned", root, plan, done, notes, findings)
-    print_text([json.dumps(document, indent=2)] if as_json else render_done(done, notes, findings))
+    print_text([json.dumps(document, indent=2)] if as_json else render_done(done, notes, findings, live=system.live))
     return failed[0].error.reason.exit_status if failed and failed[0].error else os.EX_OK
 
 
@@ -134,7 +134,7 @@ def render_plan(plan: Plan) -> Iterator[str]:
         yield f"note: {printable(warning)}"
 
 
-def render_done(done: list[Done], notes: list[str], findings: list[Finding]) -> Iterator[str]:
+def render_done(done: list[Done], notes: list[str], findings: list[Finding], *, live: bool) -> Iterator[str]:
     """Yield what came of it, and what is left."""
     failed = [one for one in done if one.error]
     yield f"{len(done) - len(failed)} of {len(done)} done and read back"
@@ -145,7 +145,8 @@ def render_done(done: list[Done], notes: list[str], findings: list[Finding]) -> 
     for finding in findings:
         where = f"{finding.file}: " if finding.file else ""
         yield f"left: {where}{finding.what}"
-    yield SHUT_DOWN
+    if live:
+        yield SHUT_DOWN
 
 
 def _certificate_directory(configuration: str | None, system: System) -> str | None:

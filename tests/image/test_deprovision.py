@@ -252,6 +252,18 @@ def test_of_a_file_of_keys_stays_what_is_not_of_minprov(
     assert file.exists() == bool(others)
 
 
+@pytest.mark.parametrize("name", ["/etc/shadow-", "/var/backups/shadow.bak"])
+def test_the_password_of_an_account_that_went_stays_in_no_copy(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree("debian", tmp_path)
+    copy = write(tmp_path, name, "builder:$6$salt$hash:20000:0:99999:7:::\n")
+    assert deprovision(tmp_path, capsys, "--without-manifest", "--keep", "account-copies")[0] == 0
+    assert copy.exists()
+    assert deprovision(tmp_path, capsys, "--without-manifest")[0] == 0
+    assert not copy.exists()
+
+
 def test_a_second_run_finishes_what_a_killed_userdel_has_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

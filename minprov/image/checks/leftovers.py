@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DISABLE_PROVISIONING = "https://learn.microsoft.com/azure/virtual-machines/linux/disable-provisioning"
 WAAGENT = "WALinuxAgent: azurelinuxagent/pa/deprovision/default.py"
 MACHINE_ID = "/etc/machine-id"
+SHADOW_COPY = "/etc/shadow-"
 DBUS_ID = "/var/lib/dbus/machine-id"
 PRESETS = tuple(
     f"{directory}/systemd/system-preset/*.preset" for directory in ("/etc", "/usr/local/lib", "/usr/lib", "/lib")
@@ -84,9 +85,18 @@ def judge_passwords(subject: Subject) -> Iterator[Found]:
         if name and has_empty_password(passwd, shadow, name):
             yield Found(f"{name} has an empty password", "/etc/passwd", number)
     for number, line in enumerate(shadow.splitlines(), 1):
-        fields = line.split(":")
-        if len(fields) > 1 and fields[1][:1] in ("$", "_"):
-            yield _left(subject, f"{fields[0]} has a password, the same in each VM", "/etc/shadow", number)
+        if _has_password(line):
+            name = line.partition(":")[0]
+            yield _left(subject, f"{name} has a password, the same in each VM", "/etc/shadow", number)
+    for number, line in subject.tree.lines(SHADOW_COPY):
+        if _has_password(line) and line not in shadow.splitlines():
+            name = line.partition(":")[0]
+            yield _left(subject, f"the copy of /etc/shadow has an earlier password of {name}", SHADOW_COPY, number)
+
+
+def _has_password(line: str) -> bool:
+    fields = line.split(":")
+    return len(fields) > 1 and fields[1][:1] in ("$", "_")
 
 
 def judge_users(subject: Subject) -> Iterator[Found]:
@@ -294,7 +304,7 @@ CHECKS = (
         "A password in an image is known to all who have the image. `passwd -d` makes it empty and does not lock it.",
         DISABLE_PROVISIONING,
         judge_passwords,
-        "usermod -p '*' NAME",
+        "usermod -p '*' NAME; rm -f /etc/shadow-",
     ),
     Check(
         "build-users",

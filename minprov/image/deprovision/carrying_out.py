@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from minprov.actions import EnsureUser, LockRootPassword
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import existing_groups, find_account
+from minprov.image.deprovision import shutdown
 from minprov.image.deprovision.rules import Act, Phase
 from minprov.machine.account_locks import clear_up_after_tools, tools_effect
 from minprov.machine.files import file_error, sync
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 FILE_MODE = 0o644
 NAMED_BY_ACCOUNTS = (
     *("/var/mail", "/var/spool/mail", "/var/spool/cron/crontabs", "/var/spool/cron", "/var/lib/systemd/linger"),
+    *("/var/lib/sudo/lectured", "/var/db/sudo/lectured"),
 )
 
 
@@ -81,6 +83,10 @@ async def _carry_out(system: System, item: Item, note: Callable[[str], None]) ->
         await _remove_account(system, item.effect)
     elif item.act is Act.LEAVE_GROUPS and item.effect:
         await _leave_groups(system, item.effect)
+    elif item.act is Act.STOP:
+        await shutdown.stop(item.target)
+    elif item.act is Act.COVER:
+        await shutdown.cover(system, item.target)
     elif item.effect:
         await withdrawal.withdraw(system, Manifest(None, (item.effect,)), note, host_keys=True)
         if _holds(system, item.effect):

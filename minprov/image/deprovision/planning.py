@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import find_account, find_fields, find_password_field, groups_of
 from minprov.image.checks import leftovers
-from minprov.image.deprovision.rules import RULES, Act, Phase
+from minprov.image.deprovision.rules import ACCOUNT_COPIES, COPIES, RULES, Act, Phase
+from minprov.image.deprovision.shutdown import find_directories, find_services
 from minprov.image.subject import Subject
 from minprov.machine.files import file_error
 from minprov.machine.journal import Journal
@@ -103,7 +104,9 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
     made = {e.target: e for e in effects if removes and e.kind == ACCOUNT and _is_same(system, e)}
     users = list(made)
     items = [
+        *(_services(tree) if system.live else ()),
         *_by_rules(tree, options),
+        *(_directories(tree) if system.live else ()),
         *_certificates(tree, options, request.certificates),
         *_by_manifest(system, options, effects, users),
         *_names(tree),
@@ -115,6 +118,8 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
         for item in items
         if item.id not in request.keep and (item.act is Act.WITHDRAW or item.target not in covered)
     ]
+    if ACCOUNT_COPIES.id not in request.keep:
+        items += _copies(tree, items)
     items.sort(key=lambda item: item.phase)
     logged_in = tuple(name for name in users if system.live and _has_processes(system, name))
     return Plan(tuple(items), tuple(_warn(system, tree, effects, items, logged_in)), logged_in)
@@ -151,6 +156,16 @@ def _by_rules(tree: Tree, options: Options) -> Iterator[Item]:
                 continue
             seen.add(path)
             yield Item(rule.id, rule.phase, rule.act, path, rule.why)
+
+
+def _services(tree: Tree) -> Iterator[Item]:
+    for kept_as, target in find_services(tree):
+        yield Item(kept_as, Phase.TRACES, Act.STOP, target, "would be written again at the shutdown")
+
+
+def _directories(tree: Tree) -> Iterator[Item]:
+    for kept_as, path in find_directories(tree):
+        yield Item(kept_as, Phase.TRACES, Act.COVER, path, "would be written to again at the shutdown")
 
 
 def _paths(tree: Tree, patterns: Collection[str]) -> Iterator[str]:
@@ -242,6 +257,16 @@ def _accounts(system: System, made: Mapping[str, Effect]) -> Iterator[Item]:
     why = "minprov made it; its home directory goes with it"
     for name, effect in made.items():
         yield Item("user", Phase.ACCESS, Act.REMOVE_ACCOUNT, name, why, effect=effect)
+
+
+def _copies(tree: Tree, items: Collection[Item]) -> Iterator[Item]:
+    """Yield the copies that account tools make when they do what is planned."""
+    acts = (Act.LOCK, Act.LEAVE_GROUPS, Act.REMOVE_ACCOUNT)
+    if any(item.act in acts or (item.effect and item.effect.kind in OF_AN_ACCOUNT) for item in items):
+        rule = ACCOUNT_COPIES
+        for path in COPIES:
+            if not tree.exists(path):
+                yield Item(rule.id, rule.phase, rule.act, path, rule.why)
 
 
 def _is_same(system: System, effect: Effect) -> bool:

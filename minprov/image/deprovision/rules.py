@@ -39,6 +39,10 @@ class Act(Enum):
     """An effect of minprov's manifest goes back to what was there before."""
     LEAVE_GROUPS = "leave groups"
     REMOVE_ACCOUNT = "remove account"
+    COVER = "cover"
+    """What is written to a directory from now on does not reach the disk."""
+    STOP = "stop"
+    """A service writes no more from now on."""
 
 
 class Rule(NamedTuple):
@@ -53,6 +57,16 @@ class Rule(NamedTuple):
     why: str
     patterns: tuple[str, ...]
 
+
+COPIES = tuple(f"/etc/{name}-" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"))
+"""Account tools make them of what they change, when they change it."""
+ACCOUNT_COPIES = Rule(
+    "account-copies",
+    Phase.IDENTITY,
+    Act.DELETE,
+    "have the accounts and passwords of before",
+    (*COPIES, *(f"/var/backups/{name}.bak" for name in ("passwd", "shadow", "group", "gshadow"))),
+)
 
 RULES = (
     Rule(
@@ -191,6 +205,7 @@ RULES = (
             "/var/lib/ubuntu-advantage/private/machine-token.json",
         ),
     ),
+    ACCOUNT_COPIES,
     Rule("dbus-id", Phase.IDENTITY, Act.DELETE, "is a second machine id", ("/var/lib/dbus/machine-id",)),
     Rule(
         "machine-id",
