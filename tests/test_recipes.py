@@ -153,7 +153,9 @@ def test_nixos_module_is_evaluated(release: Path, tmp_path: Path) -> None:
     stand_ins = f"stdenv.mkDerivation = made: made; {' '.join(f'{name} = null;' for name in packages)}"
     # The phase's commands, and that there is nothing that the module asks of NixOS and does not exist here.
     expression = f"""
-        let module = import {EXAMPLES}/nixos/minprov.nix {{ lib.mkDefault = value: value; pkgs = {{ {stand_ins} }}; }};
+        let module = import "{EXAMPLES}/nixos/minprov.nix" {{
+                lib.mkDefault = value: value; pkgs = {{ {stand_ins} }};
+            }};
         in builtins.deepSeq (removeAttrs (builtins.head module.systemd.packages) [ "src" ])
             (baseNameOf (toString (builtins.head module.systemd.packages).src)
                 + " " + builtins.head module.systemd.services.minprov.wantedBy)
