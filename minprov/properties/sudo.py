@@ -6,7 +6,6 @@ directory's files is read, /etc/sudoers includes the file at its end.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 from functools import partial
@@ -98,7 +97,7 @@ async def converge(system: System, action: GrantSudo) -> None:
 async def _put_in_place(system: System, sudo: list[str], action: GrantSudo, account: Account) -> Listing:
     """Write the rule where it counts, and return what sudo says then.
 
-    Raises `ProvisioningError` where visudo finds a fault in sudo's configuration, before or after, or sudo does.
+    Raises `ProvisioningError` where visudo finds a fault in what sudo's configuration would be, or sudo in what it is.
     """
     write = partial(_write, system, sudo, action)
     listing = await write(action.path, _rule(action, account, ()), MODE)
@@ -117,12 +116,7 @@ async def _write(system: System, sudo: list[str], action: GrantSudo, path: str, 
         await _try(system, visudo, path, contents)
     _close_directory(system, os.path.dirname(action.path))
     await system.replace(path, contents, mode=mode)
-    checked = _check(system, visudo)
-    if not system.live:
-        await checked
-        return UNASKED
-    listing, _ = await asyncio.gather(_ask(system, sudo, action, action.username), checked)
-    return listing
+    return await _ask(system, sudo, action, action.username) if system.live else UNASKED
 
 
 async def _try(system: System, visudo: list[str], path: str, contents: bytes) -> None:
