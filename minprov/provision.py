@@ -13,11 +13,11 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minprov.actions import ExecuteCustomData, Phase, PublishHostname
+from minprov.actions import ExecuteCustomData, Phase, Policy, PublishHostname
 from minprov.apply import apply, first_required_failure, preview
 from minprov.bounds import Bounds
 from minprov.choice import asks_nothing, find_differences
-from minprov.config import OnOtherProvisioner, Options
+from minprov.config import Execute, OnOtherProvisioner, Options
 from minprov.earlier_runs import EarlierRuns
 from minprov.errors import ProvisioningError, Reason
 from minprov.gather import Sources, find_drive, open_transport
@@ -132,6 +132,7 @@ class Run:
             if evidence != early:
                 await self._apply(self._plan(evidence).beyond(plan))
             await self._earlier_runs.reload_sshd()
+            await self._make_program_due()
             await self._earlier_runs.record(markers.APPLIED)
             await self._report_ready(await sources.transport(), sources)
             self._compare(sources.by_now(evidence))
@@ -223,6 +224,14 @@ class Run:
             for note in result.notes:
                 self.result.note(note)
 
+    async def _make_program_due(self) -> None:
+        """Put the program that comes after Ready on record: a run that is cut off by then leaves it to the next one."""
+        for step in self.result.plan.steps if self.result.plan else ():
+            if isinstance(step.action, ExecuteCustomData) and step.phase is Phase.AFTER_READY:
+                from minprov.properties.custom_data_run import make_due  # few VMs have one
+
+                await make_due(self._system, step.action)
+
     async def _report_ready(self, transport: Transport, sources: Sources | None) -> None:
         goal_state = await sources.goal_state(GOAL_STATE_GRACE) if sources else None
         await self._reporting.report_ready(transport, goal_state)
@@ -275,11 +284,20 @@ class Run:
 
     async def _apply_after_ready(self) -> None:
         """Do what is due once no report is under way: with a hostname that is published, the address may be gone."""
-        for step in self.result.plan.steps if self.result.plan else ():
+        for step in self.result.plan.steps if self.result.plan else self._left_over():
             if isinstance(step.action, PublishHostname):
                 await self._apply_late(step, limit=PUBLISH_LIMIT)
             elif isinstance(step.action, ExecuteCustomData) and step.phase is Phase.AFTER_READY:
                 await self._apply_late(step, limit=step.action.time_limit)
+
+    def _left_over(self) -> tuple[Step, ...]:
+        """Return what an earlier run, which has applied all else, has left to do after Ready."""
+        if self._options.custom_data_execute is not Execute.AFTER_READY or self._options.custom_data is Policy.OFF:
+            return ()
+        from minprov.properties.custom_data_run import find_due
+
+        due = find_due(self._system, self._options.state_dir)
+        return (Step("execute-custom-data", due.path, Policy.BEST_EFFORT, due, Phase.AFTER_READY),) if due else ()
 
     async def _apply_late(self, step: Step, *, limit: float) -> None:
         async def apply_step() -> None:

@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import time
 from contextlib import suppress
 from typing import Any
@@ -47,11 +48,11 @@ async def inspect(system: System, action: ExecuteCustomData) -> Inspection:
     record = _read_record(system, action.state_dir)
     if not record or not _is_of_this_vm(record, system, action):
         return Inspection(False, "has not run")
+    if record["state"] == "due" and (action.wait or not await _is_queued(system)):
+        return Inspection(False, "has not run")
     if not action.wait:
         shown = _shown_end(record) if record["state"] == "ended" else "runs in its unit"
         return Inspection(True, shown, verified=False)
-    if record["state"] == "due":
-        return Inspection(False, "has not run")
     if record["state"] == "started":
         raise ProvisioningError(Reason.TOOL_FAILED, tool="customData", detail="interrupted; it is not started twice")
     if record["error"]:
@@ -61,6 +62,31 @@ async def inspect(system: System, action: ExecuteCustomData) -> Inspection:
 
 async def converge(system: System, action: ExecuteCustomData) -> None:
     """Make it due, and have it run; where the run does not wait, it is only started."""
+    await make_due(system, action)
+    if system.exists(SYSTEMD):
+        await _start_unit(system, action)
+        return
+    path = f"{action.state_dir}/{LOG}"
+    await system.replace_own(path, b"", mode=0o600)
+    try:
+        # What the program leaves running may print for as long as it likes, so not into memory.
+        async with aiofiles.open(system.path(path), "r+b") as log:
+            with suppress(ProvisioningError):  # the record has it
+                await execute(system, action.state_dir, output=log.fileno())
+    except OSError as error:
+        raise file_error(error, path) from error
+
+
+async def make_due(system: System, action: ExecuteCustomData) -> None:
+    """Keep on record that the program is to run, unless it has been started for this VM.
+
+    Raises:
+        ProvisioningError: WRITE_FAILED, NOT_PERMITTED.
+
+    """
+    record = _read_record(system, action.state_dir)
+    if not system.live or (record and record["state"] != "due" and _is_of_this_vm(record, system, action)):
+        return
     program = system.read(action.path) or b""
     record = {
         "schema": SCHEMA,
@@ -77,18 +103,17 @@ async def converge(system: System, action: ExecuteCustomData) -> None:
         },
     }
     await _write_record(system, action.state_dir, record)
-    if system.exists(SYSTEMD):
-        await _start_unit(system, action)
-        return
-    path = f"{action.state_dir}/{LOG}"
-    await system.replace_own(path, b"", mode=0o600)
-    try:
-        # What the program leaves running may print for as long as it likes, so not into memory.
-        async with aiofiles.open(system.path(path), "r+b") as log:
-            with suppress(ProvisioningError):  # the record has it
-                await execute(system, action.state_dir, output=log.fileno())
-    except OSError as error:
-        raise file_error(error, path) from error
+
+
+def find_due(system: System, state_dir: str) -> ExecuteCustomData | None:
+    """Return what an earlier run of this VM has made due for after Ready, and may not have started."""
+    record = _read_record(system, state_dir)
+    if not record or record["state"] != "due":
+        return None
+    told = record["environment"]
+    hostname, username = (told[name] or None for name in ("MINPROV_HOSTNAME", "MINPROV_USERNAME"))
+    action = ExecuteCustomData(record["path"], state_dir, record["time_limit"], False, hostname, username)
+    return action if _is_of_this_vm(record, system, action) else None
 
 
 async def execute(system: System, state_dir: str, *, output: int) -> None:
@@ -143,6 +168,14 @@ async def _start_unit(system: System, action: ExecuteCustomData) -> None:
         # The deadline has come, or the run was told to stop.
         await run_tool(["systemctl", "stop", "--no-block", UNIT])
         raise
+
+
+async def _is_queued(system: System) -> bool:
+    """Tell whether systemd has started the unit, or is going to."""
+    if not system.exists(SYSTEMD):
+        return False
+    shown = await run_tool(["systemctl", "show", "--property=Job", UNIT])
+    return re.search(r"^Job=[1-9]", shown, re.MULTILINE) is not None
 
 
 def _is_of_this_vm(record: dict[str, Any], system: System, action: ExecuteCustomData) -> bool:
