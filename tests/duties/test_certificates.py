@@ -27,6 +27,7 @@ from minprov.duties.certificates.duty import find_certificates_path, parse_envel
 from minprov.duties.certificates.libcrypto import LibCrypto
 from minprov.duties.certificates.openssl_tool import OpensslTool
 from minprov.duties.certificates.settings import Options
+from minprov.emulator.faults import parse_faults
 from minprov.emulator.platform import Emulator
 from minprov.emulator.vm import SAMPLE_VM, VirtualMachine
 from minprov.errors import ProvisioningError, Reason
@@ -238,6 +239,19 @@ def test_the_key_of_a_certificate_is_the_line_that_ssh_makes_of_it(made: Path, t
 def test_certificates_that_cannot_be_opened_are_told_beside_no_key() -> None:
     found = fetched_keys(replace(SAMPLE_VM, certificates=b"no PKCS #12"))
     assert (found["public_keys"], found["error"]["reason"]) == ({}, "certificates cannot be decrypted")
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_cipher_that_is_refused_is_not_asked_for_again(status: int) -> None:
+    async def main() -> list[str]:
+        faults = parse_faults({"certificates": [{"status": status}]}, file=Path("none"))
+        async with Emulator(SAMPLE_VM, faults=faults) as platform:
+            found = await duty.fetch_public_keys(platform.wireserver_url)
+            assert (len(found["public_keys"]), found["error"]) == (1, None)
+            asked = [exchange.request for exchange in platform.requests if exchange.endpoint == "certificates"]
+            return [request.headers["x-ms-cipher-name"] for request in asked]
+
+    assert asyncio.run(main()) == ["AES128_CBC", "DES_EDE3_CBC"]
 
 
 def test_off_it_does_nothing(tmp_path: Path) -> None:

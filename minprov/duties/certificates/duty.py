@@ -30,7 +30,7 @@ from minprov.limits import CERTIFICATES_LIMIT
 from minprov.machine.duty_record import path_of, read_record, shown_error, write_record
 from minprov.machine.files import file_error
 from minprov.machine.system import System
-from minprov.network.retry import retry
+from minprov.network.retry import AttemptFailed, retry
 from minprov.network.transport import Transport
 from minprov.outcome.timeline import Timeline
 from minprov.wire import GOAL_STATE_PATH, HEADERS, WIRESERVER
@@ -121,26 +121,30 @@ async def _fetch_contents(base_url: str) -> Contents:
 
 async def _fetch(transport: Transport, base_url: str, deadline: float) -> Contents:
     async def get(url: str, headers: dict[str, str]) -> bytes:
-        return await retry(
-            lambda: transport.attempt(WIRESERVER, "GET", url, headers=headers, deadline=deadline), deadline=deadline
-        )
+        return await transport.attempt(WIRESERVER, "GET", url, headers=headers, deadline=deadline)
 
-    goal_state = await get(base_url + GOAL_STATE_PATH, HEADERS)
+    goal_state = await retry(lambda: get(base_url + GOAL_STATE_PATH, HEADERS), deadline=deadline)
     path = find_certificates_path(goal_state)
     if path is None:
         return Contents((), ())
     crypto = await make_crypto()
     certificate = base64.b64encode(await crypto.certificate()).decode()
-    for cipher in CIPHERS:
-        headers = {"x-ms-cipher-name": cipher, "x-ms-guest-agent-public-x509-cert": certificate}
-        try:
-            envelope = parse_envelope(await get(base_url + path, HEADERS | headers))
-            return await crypto.open(envelope) if envelope else Contents((), ())
-        except ProvisioningError as error:
-            logger.info("certificates by %s: %s", cipher, error)
-            if cipher == CIPHERS[-1]:
-                raise
-    raise AssertionError
+
+    async def ask() -> Contents:
+        """Ask by each cipher: one may be refused, or not be known to the library."""
+        for cipher in CIPHERS:
+            headers = {"x-ms-cipher-name": cipher, "x-ms-guest-agent-public-x509-cert": certificate}
+            try:
+                envelope = parse_envelope(await get(base_url + path, HEADERS | headers))
+                return await crypto.open(envelope) if envelope else Contents((), ())
+            except (AttemptFailed, ProvisioningError) as error:
+                logger.info("certificates by %s: %s", cipher, error)
+                unanswered = isinstance(error, AttemptFailed) and error.status is None
+                if unanswered or cipher == CIPHERS[-1]:
+                    raise
+        raise AssertionError
+
+    return await retry(ask, deadline=deadline)
 
 
 def find_certificates_path(goal_state: bytes) -> str | None:
