@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from minprov.emulator.guest.machine import firmware_uuid
+from minprov.emulator.guest.network import WIRESERVER
 from tests.vm.boot_sequence import BootSequence, on_demand
 from tests.vm.findings import STATE
 from tests.vm.lab import USERNAME, VM_ID, boot, new_disk
@@ -34,14 +36,10 @@ OUTCOME = f'python3 -c \'import json; print(json.load(open("{STATE}/report.json"
 CARD = "00:0d:3a:65:43:21"
 """The owner's network card."""
 QUESTION = '"endpoint": "reprovisiondata"'
-NOBODY = "[[reprovisiondata]]\ntimes = 'forever'\n"
-UNTIL_OWNED = 40
+# The platform gives the VM its owner when it is asked for its versions, which the guest does not do.
 OWNER = f"""
-[[reprovisiondata]]
-times = {UNTIL_OWNED}
-
-[[reprovisiondata]]
-[reprovisiondata.change]
+[[versions]]
+[versions.change]
 reprovisioned = true
 preprovisioned-vm = false
 preprovisioned-vm-type = "None"
@@ -58,8 +56,6 @@ class Look(NamedTuple):
     """All health reports, of each boot behind the other."""
     markers: dict[str, bool]
     """Which there were when the VM was rebooted."""
-    asked: int
-    """How often it had asked for an owner when it was given the other card."""
     login: str
     result: dict[str, Any]
 
@@ -90,13 +86,21 @@ async def _exchange_card(guest: Guest) -> None:
     await asyncio.sleep(5)
     await monitor.execute("cont")
     card = {"driver": "virtio-net-pci", "netdev": "net0", "id": "nic1", "mac": CARD, "romfile": ""}
+    await guest.platform.transcript.expect("(?s:.*)", within=1)
     await monitor.execute("device_add", **card)
+    await guest.platform.transcript.expect(QUESTION, within=300)
+
+
+async def _give_owner(guest: Guest) -> None:
+    script = f"import urllib.request as r; r.urlopen('http://{WIRESERVER}/?comp=versions').read()"
+    status, output = await guest.network.run(sys.executable, "-c", script, within=60)
+    assert status == 0, output
 
 
 async def _play() -> Look:
     vm = {"preprovisioned-vm": True, "preprovisioned-vm-type": "Savable", "hostname": "pool-0815"}
     with new_disk(POOLED) as disk:
-        async with boot(POOLED, name="pooled-1", disk=disk, vm=vm, faults=NOBODY) as guest:
+        async with boot(POOLED, name="pooled-1", disk=disk, vm=vm) as guest:
             await guest.platform.reported("Ready", within=600)
             await guest.machine.shell_ready(within=300)
             questions = (UNIT, SSHD, ACCOUNT, HOST_KEYS, OUTCOME)
@@ -110,12 +114,12 @@ async def _play() -> Look:
             await guest.machine.shell_ready(within=300)
             await _pull_cable(guest)
             await _exchange_card(guest)
-            asked = guest.platform.requests.count("reprovisiondata")
+            await _give_owner(guest)
             await guest.platform.reported("Ready", within=600)
             login = (await guest.ssh_with_key("hostname; id --user --name; cat /sys/class/net/eth0/address")).output
             await guest.machine.power_off()
             reports += _reports(guest)
-        return Look(waiting, reports, markers, asked, login, json.loads(disk.read(f"{STATE}/report.json")))
+        return Look(waiting, reports, markers, login, json.loads(disk.read(f"{STATE}/report.json")))
 
 
 SAVABLE = BootSequence("a pooled VM whose network card is exchanged", _play)
@@ -154,6 +158,5 @@ def test_it_is_its_owners_when_it_has_another_card(
     outcomes: dict[BootSequence, Future[Any]], sequence: BootSequence
 ) -> None:
     look = look_at(outcomes, sequence)
-    assert 0 < look.asked < UNTIL_OWNED
     assert look.login.split() == ["owned-01", USERNAME, CARD]
     assert (look.result["outcome"], look.result["error"]) == ("provisioned", None)
