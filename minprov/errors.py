@@ -269,13 +269,15 @@ class Reason(Enum):
     LOGIN_REFUSED = (
         "sshd does not admit the user",
         os.EX_CONFIG,
-        "AllowUsers, AllowGroups, DenyUsers, DenyGroups or PermitRootLogin keeps the administrator out.",
+        "AllowUsers, AllowGroups, DenyUsers, DenyGroups or PermitRootLogin keeps the administrator out, or"
+        " ListenAddress or hosts.deny closes sshd to other machines.",
         "Change the setting at the file and line in the report, or have the user join the group by `user.groups`.",
     )
     KEYS_NOT_ACCEPTED = (
         "sshd does not accept the keys of the user",
         os.EX_CONFIG,
-        "A setting of sshd switches key login off or refuses the type of the key, or it cannot read the keys.",
+        "A setting of sshd switches key login off or refuses the type of the key, takes it for revoked, or sshd cannot"
+        " read the keys.",
         "Change the setting at the file and line in the report, or the mode of what leads to the path.",
     )
     LOGIN_METHODS = (
@@ -287,7 +289,8 @@ class Reason(Enum):
     FORCED_COMMAND = (
         "sshd gives the user no shell",
         os.EX_CONFIG,
-        "ForceCommand replaces the shell of the administrator by a program that admits nobody.",
+        "ForceCommand replaces the shell of the administrator by a program that admits nobody, ChrootDirectory hides"
+        " the system from it, or MaxSessions is 0.",
         "Change the setting at the file and line in the report: Match can except the administrator from it.",
     )
     PASSWORD_LOGIN = (
@@ -313,6 +316,13 @@ class Reason(Enum):
         os.EX_CONFIG,
         "The image has a file by which PAM, or sshd, admits nobody but root: nologin(5).",
         "Remove the file from the image.",
+    )
+    PAM_REFUSED = (
+        "PAM does not admit the user",
+        os.EX_CONFIG,
+        "A module of PAM, such as pam_access, pam_succeed_if or pam_listfile, keeps the administrator from logging in"
+        " or from sudo.",
+        "Change what the module reads, or its line: the report names the service and the first module that may say so.",
     )
     ACCOUNT_EXPIRED = (
         "the account of the user has expired",

@@ -49,6 +49,7 @@ INSIDE = {
             "custom_data",
             "fstab",
             "grub_core",
+            "hosts_access",
             "mounts",
             "names",
             "ntfs",
@@ -106,7 +107,8 @@ INSIDE = {
     "sources": ({"certificate_keys", "systemd_imds"}, {"imds"}),
     "properties": (
         {"name_service"},
-        {"home", "inspection", "sshd_settings", "user_directories"},
+        {"home", "inspection", "pam", "sshd_settings", "user_directories"},
+        {"reachable"},
         {"login"},
         {"account_state", "doas"},
         {

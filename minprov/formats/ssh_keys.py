@@ -155,6 +155,15 @@ def contains_all(existing: str, wanted: Sequence[str]) -> bool:
     return merge_keys(existing, wanted) == existing
 
 
+def rsa_bits(line: str) -> int | None:
+    """Return the length of the RSA key on a line of authorized_keys, None for a key of another type."""
+    match = KEY_LINE.fullmatch(line)
+    if match is None or match["type"] != "ssh-rsa":
+        return None
+    *_, modulus = _strings(_decode(match["base64"]))
+    return int.from_bytes(modulus).bit_length()
+
+
 def _identity(line: str) -> tuple[str, str]:
     match = KEY_LINE.fullmatch(line.strip(" \t\r"))  # sshd passes over no other blanks, such as one that does not break
     return (match["options"] or "", match["base64"]) if match else ("", line)

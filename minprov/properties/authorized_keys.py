@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from minprov.actions import WriteAuthorizedKeys
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import Account, find_name, find_password_field
-from minprov.formats.ssh_keys import KEY_LINE, contains_all, merge_keys
+from minprov.formats.ssh_keys import KEY_LINE, contains_all, merge_keys, rsa_bits
 from minprov.machine.blocking import look
 from minprov.machine.files import file_error, read_file, replace_file
 from minprov.machine.manifest import KEYS, Effect, digest
 from minprov.machine.system import System
 from minprov.properties.inspection import Inspection
-from minprov.properties.login import key_obstacle, require_login
+from minprov.properties.login import Key, Obstacle, admission_notes, key_obstacle, require_login
 from minprov.properties.name_service import PASSWD, find_user
 from minprov.properties.sshd_settings import (
     OUTSIDE,
@@ -62,7 +62,7 @@ async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
     except PermissionError:
         return Inspection(None, "cannot be seen without privileges")
     asked = f", sshd asked for {len(answers)} connections" if answers and len(answers) > 1 else ""
-    return Inspection(True, f"has {wanted}{asked}")
+    return Inspection(True, f"has {wanted}{asked}", notes=await admission_notes(system, account.name, answers))
 
 
 async def converge(system: System, action: WriteAuthorizedKeys) -> None:
@@ -84,18 +84,29 @@ async def converge(system: System, action: WriteAuthorizedKeys) -> None:
 
 async def _ask(system: System, action: WriteAuthorizedKeys) -> list[Settings] | None:
     answers = await ask_sshd(system, action.username, action.groups)
-    types = {found["type"] for key in action.keys if (found := KEY_LINE.fullmatch(key))}
+    keys = [Key(found["type"], rsa_bits(key)) for key in action.keys if (found := KEY_LINE.fullmatch(key))]
+
+    def obstacle_of(settings: Settings, groups: set[str]) -> Obstacle | None:
+        found = key_obstacle(settings, action.username, groups, keys, password=action.with_password)
+        return found or _revocation(system, settings, action.keys)
+
     if answers:
-        await require_login(
-            system,
-            action.username,
-            action.groups,
-            answers,
-            lambda settings, groups: key_obstacle(
-                settings, action.username, groups, types, password=action.with_password
-            ),
-        )
+        await require_login(system, action.username, action.groups, answers, obstacle_of)
     return answers
+
+
+def _revocation(system: System, settings: Settings, keys: Sequence[str]) -> Obstacle | None:
+    """Tell whether sshd takes all the keys for revoked, as it does where it cannot read the list of those that are."""
+    path = settings.one("revokedkeys")
+    if path.lower() in ("", "none"):
+        return None
+    revoked = system.read(path)
+    if revoked is None:
+        return Obstacle(Reason.KEYS_NOT_ACCEPTED, "RevokedKeys", f"{path}, which is not there")
+    found = [KEY_LINE.fullmatch(key) for key in keys]
+    if all(key and key["base64"].encode() in revoked for key in found):
+        return Obstacle(Reason.KEYS_NOT_ACCEPTED, "RevokedKeys", f"{path}, which has the keys")
+    return None
 
 
 def _is_locked(system: System, account: Account, answers: Sequence[Settings] | None) -> bool:

@@ -5,16 +5,27 @@ What is in the way is named with its file and line, for which `formats` reads th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.system import System
+from minprov.properties import pam
+from minprov.properties.reachable import require_reachable
 from minprov.properties.sshd_settings import Settings, files_matching, groups_of_user
 
 # Programs that end at once, as a shell or as a forced command.
 NO_SHELLS = frozenset({"false", "git-shell", "halt", "nologin", "shutdown", "sync", "true"})
 PUBKEY = "publickey"
+
+
+class Key(NamedTuple):
+    """What of a key decides whether sshd takes it."""
+
+    type: str
+    rsa_bits: int | None
+    """None for a key of another type."""
 
 
 class Obstacle(NamedTuple):
@@ -36,11 +47,25 @@ async def require_login(
 
     A block for some addresses may be stricter, or laxer: as long as a login is possible, that is the image's business.
     """
+    if answers:
+        require_reachable(system, username, answers[0])
     by_group = any(settings.all("allowgroups") or settings.all("denygroups") for settings in answers)
     members = await groups_of_user(system, username, groups) if by_group else set()
     obstacles = [obstacle_of(settings, members) for settings in answers if not settings.local]
     if obstacles and None not in obstacles and obstacles[0]:
         raise await explained(system, obstacles[0], answers[0], groups)
+
+
+async def admission_notes(system: System, username: str, answers: Sequence[Settings] | None) -> tuple[str, ...]:
+    """Return what PAM cannot be asked, where sshd uses it.
+
+    Raises `ProvisioningError` where it does not admit the user, who is in the account database by now.
+    """
+    if not answers or not answers[0].is_on("usepam"):
+        return ()
+    service = answers[0].one("pamservicename") or "sshd"
+    items = {pam.TTY: "ssh", pam.REMOTE_HOST: answers[0].connection["addr"]}
+    return await pam.require_admission(system, service, username, items)
 
 
 async def explained(
@@ -63,20 +88,24 @@ async def explained(
 
 
 def key_obstacle(
-    settings: Settings, user: str, groups: set[str], types: Iterable[str], *, password: bool
+    settings: Settings, user: str, groups: set[str], keys: Sequence[Key], *, password: bool
 ) -> Obstacle | None:
-    """Return what keeps a user out who has keys of these types, and perhaps a password as well."""
+    """Return what keeps a user out who has these keys, and perhaps a password as well."""
     if obstacle := _admission_obstacle(settings, user, groups):
         return obstacle
     if not settings.is_on("pubkeyauthentication"):
         return Obstacle(Reason.KEYS_NOT_ACCEPTED, "PubkeyAuthentication", "no")
     accepted = settings.one("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes")
-    if accepted and not any(_algorithms(kind) & set(accepted.split(",")) for kind in types):
+    if accepted and not any(_algorithms(key.type) & set(accepted.split(",")) for key in keys):
         return Obstacle(Reason.KEYS_NOT_ACCEPTED, "PubkeyAcceptedAlgorithms", accepted[:80])
+    # Red Hat's had another name before OpenSSH had one.
+    shortest = settings.one("requiredrsasize", "rsaminsize")
+    if shortest.isdecimal() and all(key.rsa_bits is not None and key.rsa_bits < int(shortest) for key in keys):
+        return Obstacle(Reason.KEYS_NOT_ACCEPTED, "RequiredRSASize", shortest)
     files = settings.one("authorizedkeysfile")
     if files.lower() == "none":
         return Obstacle(Reason.KEYS_NOT_ACCEPTED, "AuthorizedKeysFile", files)
-    return methods_obstacle(settings, {PUBKEY, *(("password",) if password else ())})
+    return methods_obstacle(settings, {PUBKEY, *(("password",) if password else ())}, keys=len(keys))
 
 
 def password_obstacle(settings: Settings, user: str, groups: set[str], *, keys: bool) -> Obstacle | None:
@@ -116,15 +145,22 @@ def _admission_obstacle(settings: Settings, user: str, groups: set[str]) -> Obst
     program = forced.split(" ")[0].rpartition("/")[2]
     if program in NO_SHELLS or program.startswith("internal-sftp"):
         return Obstacle(Reason.FORCED_COMMAND, "ForceCommand", forced)
+    if settings.one("maxsessions") == "0":
+        return Obstacle(Reason.FORCED_COMMAND, "MaxSessions", "0")
+    if (directory := settings.one("chrootdirectory") or "none").lower() not in ("none", "/"):
+        return Obstacle(Reason.FORCED_COMMAND, "ChrootDirectory", directory)
     return None
 
 
-def methods_obstacle(settings: Settings, available: set[str]) -> Obstacle | None:
-    """Look for a list of methods that can be gone through; what PAM asks by keyboard-interactive only PAM knows."""
+def methods_obstacle(settings: Settings, available: set[str], *, keys: float = math.inf) -> Obstacle | None:
+    """Look for a list of methods that can be gone through; what PAM asks by keyboard-interactive only PAM knows.
+
+    Each time that a list names `publickey` sshd wants another key.
+    """
     lists = _method_lists(settings)
     if settings.is_on("kbdinteractiveauthentication", "challengeresponseauthentication") and settings.is_on("usepam"):
         available = available | {"keyboard-interactive"}
-    if not lists or any(set(methods) <= available for methods in lists):
+    if not lists or any(set(methods) <= available and methods.count(PUBKEY) <= keys for methods in lists):
         return None
     value = " ".join(settings.all("authenticationmethods"))
     return Obstacle(Reason.LOGIN_METHODS, "AuthenticationMethods", value)

@@ -18,6 +18,7 @@ from minprov.machine.tools import run_tool
 from minprov.properties.inspection import Inspection
 from minprov.properties.login import (
     Obstacle,
+    admission_notes,
     explained,
     methods_obstacle,
     needs_keyboard_interactive,
@@ -49,7 +50,8 @@ async def inspect(system: System, action: ConfigureSshd) -> Inspection:
     wrong = [(settings, name) for settings in answers for name in _wrong_switches(settings, action)]
     count = f", asked for {len(answers)} connections" if len(answers) > 1 else ""
     if not wrong:
-        return Inspection(True, f"{PASSWORD} {_value(action)}{count}")
+        notes = await admission_notes(system, action.username, answers) if action.password_authentication else ()
+        return Inspection(True, f"{PASSWORD} {_value(action)}{count}", notes=notes)
     settings, name = wrong[0]
     found = settings.one(name.lower())
     if system.read(action.drop_in) == _contents(action, answers) + _block(action, answers):

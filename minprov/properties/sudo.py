@@ -17,6 +17,7 @@ from minprov.formats.sudo_listing import Listing, parse_listing
 from minprov.machine.file_systems import is_nosuid
 from minprov.machine.system import System
 from minprov.machine.tools import run_tool
+from minprov.properties import pam
 from minprov.properties.inspection import Inspection
 from minprov.properties.name_service import find_user
 from minprov.properties.sshd_settings import groups_of_user
@@ -66,8 +67,10 @@ async def inspect(system: System, action: GrantSudo) -> Inspection:
     listing = await _ask(system, sudo, action, action.username) if asks else UNASKED
     if contents not in (_rule(action, account, ()), _rule(action, account, _said(listing))):
         return Inspection(False, f"{action.path} says something else")
-    fault = _fault(listing, action)
-    return Inspection(not fault, fault or "grants it", verified=listing is not UNASKED)
+    if fault := _fault(listing, action):
+        return Inspection(False, fault)
+    notes = await pam.require_admission(system, "sudo", account.name, {pam.REMOTE_USER: account.name})
+    return Inspection(True, "grants it", verified=listing is not UNASKED, notes=notes)
 
 
 async def converge(system: System, action: GrantSudo) -> None:

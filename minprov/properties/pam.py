@@ -1,0 +1,151 @@
+"""Whether PAM admits the administrator, asked of PAM itself: pam_acct_mgmt(3), as sshd and sudo ask before a session.
+
+Only where a service's account stack has more than the modules that the rest of the read-back stands for: the age of an
+account is `account_state`'s, nologin(5) too. Asked in a process of its own, since modules may do whatever they like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from minprov.errors import ProvisioningError, Reason
+from minprov.limits import NAME_SERVICE_LIMIT
+from minprov.machine.child_process import in_child_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from minprov.machine.system import System
+
+# pam.conf(5): an image's own files come first, then its distribution's.
+DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d")
+INCLUDES = ("include", "substack")
+MAX_DEPTH = 32  # as PAM's own, PAM_SUBSTACK_MAX_LEVEL
+# What these say of a new account is known: its age and nologin(5) are read back, and it is in the system's own files.
+KNOWN = frozenset(
+    {
+        "pam_faillock",
+        "pam_localuser",
+        "pam_nologin",
+        "pam_permit",
+        "pam_sepermit",
+        "pam_tally2",
+        "pam_unix",
+        "pam_usertype",
+    }
+)
+# What they say is no answer for good, or they do more than answer.
+NOT_ASKED = frozenset({"pam_exec", "pam_time"})
+# security/_pam_types.h
+PAM_SUCCESS, PAM_SILENT = 0, 0x8000
+TTY, REMOTE_HOST, REMOTE_USER = 3, 4, 8
+PAM_REFUSALS = frozenset({6, 7, 11, 12, 13, 28})
+"""Permission denied, authentication failure, too many tries, new password required, account expired, no such module."""
+NOBODY = 65534
+
+
+class Line(NamedTuple):
+    """A line of a service's account stack."""
+
+    module: str
+    control: str
+    file: str
+    number: int
+
+
+async def require_admission(system: System, service: str, username: str, items: dict[int, str]) -> tuple[str, ...]:
+    """Return a note where PAM cannot be asked although its stack has modules of which nothing is known.
+
+    Raises:
+        ProvisioningError: PAM_REFUSED, with the first of these modules.
+
+    """
+    if not system.live or os.geteuid() != 0:
+        return ()
+    async with system.asking:
+        key = ("pam", service, username)
+        if key not in system.answers:
+            system.answers[key] = await _judge(system, service, username, items)
+    note: str | None = system.answers[key]
+    return (note,) if note else ()
+
+
+async def _judge(system: System, service: str, username: str, items: dict[int, str]) -> str | None:
+    stack = list(read_stack(system, service))
+    # Debian's stack denies whom pam_unix has not let skip that line.
+    unknown = [
+        line
+        for before, line in zip((None, *stack), stack, strict=False)
+        if line.module not in KNOWN and not (line.module == "pam_deny" and before and "success=" in before.control)
+    ]
+    if not unknown:
+        return None
+    first = unknown[0]
+    if any(line.module in NOT_ASKED for line in stack):
+        code, detail = None, "what it says is no answer for good"
+    else:
+        try:
+            async with asyncio.timeout(NAME_SERVICE_LIMIT):
+                code, detail = await in_child_process(lambda: ask(service, username, items))
+        except (OSError, RuntimeError, TimeoutError) as error:
+            code, detail = None, str(error).rpartition("\n")[2] or f"no answer in {NAME_SERVICE_LIMIT:g} s"
+    if code in PAM_REFUSALS:
+        raise ProvisioningError(
+            Reason.PAM_REFUSED,
+            username=username,
+            service=service,
+            detail=detail,
+            setting=first.module,
+            file=first.file,
+            line=first.number,
+        )
+    if code == PAM_SUCCESS:
+        return None
+    return f"PAM is not asked whether {service} admits {username}: {first.module} in {first.file}: {detail}"
+
+
+def read_stack(system: System, service: str, depth: int = 0) -> Iterator[Line]:
+    """Yield the lines of the account stack of a service, those of included files in their place."""
+    path = next((path for path in (f"{directory}/{service}" for directory in DIRECTORIES) if system.exists(path)), "")
+    text = system.read_text(path) if path and depth < MAX_DEPTH else ""
+    following = 1
+    for line in text.replace("\\\n", "\0").splitlines():
+        number, following = following, following + 1 + line.count("\0")
+        words = line.replace("\0", " ").partition("#")[0].split()
+        if len(words) == 2 and words[0] == "@include":
+            yield from read_stack(system, words[1], depth + 1)
+            continue
+        if len(words) < 3 or words[0].lstrip("-") != "account":
+            continue
+        control, rest = " ".join(words[1:]), words[2:]
+        if control.startswith("["):
+            control, _, others = control.partition("]")
+            rest = others.split()
+        if words[1] in INCLUDES:
+            yield from read_stack(system, rest[0], depth + 1)
+        elif rest:
+            yield Line(os.path.basename(rest[0]).removesuffix(".so"), control, path, number)
+
+
+def ask(service: str, username: str, items: dict[int, str]) -> tuple[int, str]:
+    """Return PAM's answer and what it means, to be called in a process of its own; raises OSError without PAM."""
+    import ctypes  # which few images need
+
+    class Conversation(ctypes.Structure):
+        """struct pam_conv, of somebody who answers nothing."""
+
+        _fields_ = (("function", ctypes.c_void_p), ("data", ctypes.c_void_p))
+
+    # Root's requests go to the kernel's audit as well, which the unit may not write to; PAM minds that of root alone.
+    os.setresuid(NOBODY, 0, 0)
+    library = ctypes.CDLL("libpam.so.0")
+    library.pam_strerror.restype = ctypes.c_char_p
+    handle, conversation = ctypes.c_void_p(), Conversation()
+    code = library.pam_start(service.encode(), username.encode(), ctypes.byref(conversation), ctypes.byref(handle))
+    for item, value in items.items():
+        library.pam_set_item(handle, item, ctypes.c_char_p(value.encode()))
+    if code == PAM_SUCCESS:
+        code = library.pam_acct_mgmt(handle, PAM_SILENT)
+    return code, library.pam_strerror(handle, code).decode(errors="replace")
