@@ -13,7 +13,7 @@ from minprov.formats.superblocks import Superblock, recognise_contents
 
 MIB = 1 << 20
 RECORDED = Path(__file__).parent / "superblocks"
-"""The first KiB as pvcreate (LVM 2.03.16) and cryptsetup (2.6.1) wrote it, in the form of xxd(1) without zeros."""
+"""What pvcreate (LVM 2.03.16), cryptsetup (2.6.1) and, in a guest, mdadm (4.2) wrote, as xxd(1) without zeros."""
 UUID = "2f6b2d6e-3d2b-4c5a-9a1e-0d1c2b3a4f5e"
 
 
@@ -43,15 +43,19 @@ def test_what_mkfs_makes_is_recognised(tmp_path: Path, command: str, size: int, 
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "size", "expected"),
     [
-        ("lvm2", Superblock("LVM", "H7BUAL-qyda-DWKH-PCMY-rVcH-kd0j-bfDLKg")),
-        ("luks1", Superblock("LUKS", "ee588e47-6199-4116-a3f4-4476c1c44695")),
-        ("luks2", Superblock("LUKS", "e8f11f51-88d1-42dd-8a2a-a78783e8738a")),
+        ("lvm2", 64, Superblock("LVM", "H7BUAL-qyda-DWKH-PCMY-rVcH-kd0j-bfDLKg")),
+        ("luks1", 64, Superblock("LUKS", "ee588e47-6199-4116-a3f4-4476c1c44695")),
+        ("luks2", 64, Superblock("LUKS", "e8f11f51-88d1-42dd-8a2a-a78783e8738a")),
+        ("md-0.90", 16, Superblock("md")),
+        ("md-1.0", 16, Superblock("md")),
+        ("md-1.1", 16, Superblock("md", "b4125cba-938f-d333-b9d8-fe20a7b6d0fd")),
+        ("md-1.2", 16, Superblock("md", "607c301c-3fe2-063b-21c4-9717d96091c0")),
     ],
 )
-def test_recorded_layers_are_told_as_blkid_tells_them(name: str, expected: Superblock) -> None:
-    data = bytearray(64 * MIB)
+def test_recorded_layers_are_told_as_blkid_tells_them(name: str, size: int, expected: Superblock) -> None:
+    data = bytearray(size * MIB)
     for line in (RECORDED / f"{name}.hex").read_text().splitlines():
         offset, _, content = line.partition(":")
         piece = bytes.fromhex(content)

@@ -56,22 +56,24 @@ DEFECTS = {
     "device-of-another-hypervisor": Defect(
         "fstab", "emergency mode|dev-vdz1", "echo '/dev/vdz1 /srv ext4 defaults 0 2' >>/etc/fstab"
     ),
-    "sshd-not-enabled": Defect("sshd", NOT_READY, "systemctl mask ssh.service ssh.socket"),
+    "sshd-not-enabled": Defect("sshd", "cannot log in by key", "systemctl mask ssh.service ssh.socket"),
     "group-that-nobody-is-in": Defect(
         "sshd-login", "NotReady.*AllowGroups", "echo 'AllowGroups sshusers' >/etc/ssh/sshd_config.d/10-hardened.conf"
     ),
     "provisioner-forgotten": Defect("agents", NOT_READY, f"rm {WANTS}/minprov.service {WANTS}/minprov-ready.target"),
     "second-provisioner": Defect(
         "agents",
-        NOT_READY,
+        "reason=another provisioning agent is enabled",
         "printf '[Service]\\nExecStart=/bin/true\\n' >/etc/systemd/system/cloud-init.service;"
         f"ln -s ../cloud-init.service {WANTS}/cloud-init.service",
     ),
     "configuration-with-a-slip": Defect(
         "minprov-toml", "NotReady.*time-out", "mkdir -p /etc/minprov; echo 'time-out = 9' >/etc/minprov/minprov.toml"
     ),
-    "module-of-python-missing": Defect("minprov", NOT_READY, "rm -r /usr/lib/python3/dist-packages/aiohttp"),
-    "no-loader-for-uefi": Defect("generations", NOT_READY, "", firmware="uefi"),
+    "module-of-python-missing": Defect(
+        "minprov", "program cannot be loaded.*aiohttp", "rm -r /usr/lib/python3/dist-packages/aiohttp"
+    ),
+    "no-loader-for-uefi": Defect("generations", "failed to load Boot", "", firmware="uefi"),
 }
 
 
