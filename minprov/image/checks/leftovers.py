@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DISABLE_PROVISIONING = "https://learn.microsoft.com/azure/virtual-machines/linux/disable-provisioning"
 WAAGENT = "WALinuxAgent: azurelinuxagent/pa/deprovision/default.py"
 MACHINE_ID = "/etc/machine-id"
+AZURE_DOMAIN = "internal.cloudapp.net"  # each virtual network has its own below this one
 SHADOW_COPY = "/etc/shadow-"
 DBUS_ID = "/var/lib/dbus/machine-id"
 PRESETS = tuple(
@@ -132,19 +133,17 @@ def judge_hostname(subject: Subject) -> Iterator[Found]:
 
 
 def judge_resolver(subject: Subject) -> Iterator[Found]:
-    """Look for name servers of the network in which the image was built."""
+    """Look for name servers and search domains of the network in which the image was built."""
     path = "/etc/resolv.conf"
-    if subject.tree.link(path) is None:
-        for number, line in subject.tree.lines(path):
-            words = line.split()
-            if (
-                words[0] == "nameserver"
-                and len(words) > 1
-                and not words[1].startswith(("127.", "168.63.129.16", "::1"))
-            ):
-                yield _left(
-                    subject, f"the name server is {words[1]}, of the network where the image was built", path, number
-                )
+    if subject.tree.link(path) is not None:
+        return
+    for number, line in subject.tree.lines(path):
+        word, *values = line.split()
+        if word == "nameserver" and values and not values[0].startswith(("127.", "168.63.129.16", "::1")):
+            what = f"the name server is {values[0]}, of the network where the image was built"
+            yield _left(subject, what, path, number)
+        if word in ("search", "domain") and any(value.endswith(AZURE_DOMAIN) for value in values):
+            yield _left(subject, f"{values[0]} is the domain of the network where the image was built", path, number)
 
 
 def judge_logs(subject: Subject) -> Iterator[Found]:
