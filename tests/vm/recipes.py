@@ -349,3 +349,13 @@ ADOPTING = replace(
     name="deprovisioned-adopting",
     commands=(*NETWORKD.commands, "useradd --create-home --shell /bin/bash azureuser"),
 )
+
+# waagent makes the first VM, minprov those of the image.
+FROM_WAAGENT = replace(
+    WAAGENT,
+    name="deprovisioned-waagent",
+    packages=(*WAAGENT.packages, *PYTHON),
+    minprov=True,
+    duties=True,
+    tools=True,
+)
