@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -262,6 +264,21 @@ def test_the_password_of_an_account_that_went_stays_in_no_copy(
     assert copy.exists()
     assert deprovision(tmp_path, capsys, "--without-manifest")[0] == 0
     assert not copy.exists()
+
+
+# In a mount namespace of its own, whose mounts go with it.
+COVERED = """
+import asyncio, sys
+from minprov.image.deprovision.shutdown import cover
+from minprov.machine.system import System
+asyncio.run(cover(System(), sys.argv[1]))
+open(f"{sys.argv[1]}/lease", "w").write("of the shutdown")
+"""
+
+
+def test_what_is_written_to_a_covered_directory_does_not_reach_the_disk(tmp_path: Path) -> None:
+    subprocess.run(["unshare", "--mount", sys.executable, "-c", COVERED, tmp_path], check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_run_finishes_what_a_killed_userdel_has_left(

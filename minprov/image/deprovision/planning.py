@@ -11,7 +11,7 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import find_account, find_fields, find_password_field, groups_of
 from minprov.image.checks import leftovers
 from minprov.image.deprovision.rules import ACCOUNT_COPIES, COPIES, RULES, Act, Phase
-from minprov.image.deprovision.shutdown import find_directories, find_services
+from minprov.image.deprovision.shutdown import find_directories, find_services, is_to_be_shut_down
 from minprov.image.subject import Subject
 from minprov.machine.files import file_error
 from minprov.machine.journal import Journal
@@ -103,10 +103,11 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
     removes = request.user and "user" not in request.keep
     made = {e.target: e for e in effects if removes and e.kind == ACCOUNT and _is_same(system, e)}
     users = list(made)
+    shut_down = system.live and is_to_be_shut_down()
     items = [
-        *(_services(tree) if system.live else ()),
+        *(_services(tree) if shut_down else ()),
         *_by_rules(tree, options),
-        *(_directories(tree) if system.live else ()),
+        *(_directories(tree) if shut_down else ()),
         *_certificates(tree, options, request.certificates),
         *_by_manifest(system, options, effects, users),
         *_names(tree),

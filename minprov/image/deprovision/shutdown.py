@@ -29,6 +29,14 @@ SEEDS = ("/var/lib/urandom", "/var/lib/seedrng")  # of init scripts
 LEASES = ("/var/lib/dhcp", "/var/lib/dhclient")  # dhclient's, in Debian and in Fedora
 
 
+def is_to_be_shut_down() -> bool:
+    """Tell a machine from a chroot, whose files are another system's."""
+    try:
+        return os.path.samefile("/proc/1/root", "/")
+    except OSError:
+        return False
+
+
 def find_services(tree: Tree) -> Iterator[tuple[str, str]]:
     """Yield what systemd can stop at once, since nothing needs it any more."""
     if os.path.isdir(SYSTEMD):
