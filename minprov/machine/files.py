@@ -83,6 +83,15 @@ async def replace_file(
     await in_thread(_replace, directory, name, contents, mode=mode, owner=owner)
 
 
+def write_draft(directory: int, name: str, contents: bytes, *, mode: int) -> None:
+    """Write a file that a program is to read now, and that need not survive a power cut; raises OSError."""
+    with suppress(FileNotFoundError):  # of a run that was killed
+        os.unlink(name, dir_fd=directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    owner = os.geteuid(), os.getegid()
+    _write(os.open(name, flags, 0o600, dir_fd=directory), contents, mode=mode, owner=owner, durable=False)
+
+
 def replace_contents(path: str, contents: bytes, *, mode: int) -> None:
     """Do the same by path, for a directory that is root's alone; raises OSError."""
     directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -111,8 +120,8 @@ def _replace(directory: int, name: str, contents: bytes, *, mode: int, owner: tu
     sync(".", directory)  # by name, since fsync(2) refuses a descriptor opened with O_PATH
 
 
-def _write(descriptor: int, contents: bytes, *, mode: int, owner: tuple[int, int]) -> None:
-    """Write a file that was just opened, have it on disk, and close it."""
+def _write(descriptor: int, contents: bytes, *, mode: int, owner: tuple[int, int], durable: bool = True) -> None:
+    """Write a file that was just opened, have it on disk if that is to last, and close it."""
     try:
         left = memoryview(contents)
         while left:
@@ -120,7 +129,8 @@ def _write(descriptor: int, contents: bytes, *, mode: int, owner: tuple[int, int
         if owner != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, *owner)
         os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

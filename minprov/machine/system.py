@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
 from minprov.machine.directories import opened_directory
-from minprov.machine.files import file_error, read_file, replace_file, sync
+from minprov.machine.files import file_error, read_file, replace_file, sync, write_draft
 from minprov.machine.journal import Journal
 from minprov.machine.manifest import FILE, SAVED, Effect, digest
 from minprov.machine.paths import resolve_beneath
@@ -144,6 +144,24 @@ class System:
         except OSError as error:
             raise file_error(error, path) from error
         await self.restore_label(path)
+
+    async def read_draft(self, command: list[str], path: str, contents: bytes, *, mode: int) -> None:
+        """Have a program read a file by its path, which is added to the command; it is there for that long.
+
+        Raises `ProvisioningError`, TOOL_FAILED with what the program says against it.
+        """
+        directory, name = os.path.split(path)
+        try:
+            with self.directory(directory, make=0o755) as opened:
+                try:
+                    await in_thread(write_draft, opened, name, contents, mode=mode)
+                    await self.restore_label(path)
+                    await run_tool([*command, path])
+                finally:
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=opened)
+        except OSError as error:
+            raise file_error(error, path) from error
 
     async def take_back(self, before: dict[str, bytes | None]) -> None:
         """Have files of root's be again as they were, by their paths; None is for one that was not there."""

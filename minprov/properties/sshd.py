@@ -189,8 +189,4 @@ async def _write_config(system: System, config: bytes) -> None:
 
 async def _try(system: System, sshd: list[str], config: bytes) -> None:
     """Have sshd read a configuration as a whole before any of it is in place; raises TOOL_FAILED with what it says."""
-    await system.replace_own(DRAFT, config, mode=0o600)
-    try:
-        await run_tool([*sshd, "-t", "-f", DRAFT])
-    finally:
-        await system.remove_own(DRAFT)
+    await system.read_draft([*sshd, "-t", "-f"], DRAFT, config, mode=0o600)

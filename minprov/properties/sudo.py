@@ -131,12 +131,7 @@ async def _try(system: System, visudo: list[str], path: str, contents: bytes) ->
         contents = f"#include {SUDOERS}\n".encode() + contents
     # By a name with a dot, which sudo passes over; sudo-rs' visudo reads no standard input.
     directory, name = os.path.split(path)
-    draft = f"{directory}/.{name}.draft"
-    await system.replace_own(draft, contents, mode=MODE)
-    try:
-        await run_tool([*visudo, *CHECK, draft])
-    finally:
-        await system.remove_own(draft)
+    await system.read_draft([*visudo, *CHECK], f"{directory}/.{name}.draft", contents, mode=MODE)
 
 
 async def _check(system: System, visudo: list[str] | None) -> None:

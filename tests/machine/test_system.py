@@ -36,6 +36,20 @@ def system(tmp_path: Path) -> System:
     return System(str(tmp_path))
 
 
+def test_a_draft_is_there_for_a_program_and_not_synced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.fsync", lambda _: pytest.fail("synced"))
+    path = tmp_path / "draft"
+    path.write_text("of a run that was killed")
+
+    def error_after(program: str) -> ProvisioningError:
+        return error_of(System().read_draft(["sh", "-c", program, "sh"], str(path), b"a line", mode=0o440))
+
+    for _ in range(2):
+        error = error_after('stat -c %a "$1" >&2; cat "$1" >&2; exit 3')
+        assert error.data == {"tool": "sh", "exit_status": "3", "detail": "440 / a line"}
+        assert not path.exists()
+
+
 def test_a_link_in_a_tree_leads_where_the_tree_system_would_be_led(system: System, tmp_path: Path) -> None:
     (tmp_path / "usr/etc").mkdir(parents=True)
     (tmp_path / "etc").symlink_to("/usr/etc")
