@@ -38,6 +38,17 @@ _MAGIC = {
     vhd_footer.COOKIE: ImageFormat.VHD,  # dynamic or differencing
 }
 
+_NO_DISKS = {
+    (0, b"\x1f\x8b"): "compressed by gzip",
+    (0, b"\xfd7zXZ\0"): "compressed by xz",
+    (0, b"\x28\xb5\x2f\xfd"): "compressed by zstd",
+    (0, b"BZh"): "compressed by bzip2",
+    (0, b"PK\3\4"): "a ZIP archive",
+    (257, b"ustar"): "a tar archive",
+    (0, b"# Disk DescriptorFile"): "the description of a VMDK, whose data is in other files",
+    (64, b"\x7f\x10\xda\xbe"): "an image of VirtualBox (VDI)",
+}
+
 
 def recognise(head: bytes, tail: bytes) -> ImageFormat:
     """Return the format of a file that begins and ends so; raw if it has no mark of another one."""
@@ -45,3 +56,11 @@ def recognise(head: bytes, tail: bytes) -> ImageFormat:
         if head.startswith(magic):
             return image_format
     return ImageFormat.VHD if tail.startswith(vhd_footer.COOKIE) else ImageFormat.RAW
+
+
+def find_no_disk(head: bytes) -> str | None:
+    """Say what a file is that would be taken for a raw disk, and whose bytes are none; None if it may be one."""
+    if head.endswith(BOOT_SIGNATURE):
+        return None
+    found = (what for (place, magic), what in _NO_DISKS.items() if head[place:].startswith(magic))
+    return next(found, None)

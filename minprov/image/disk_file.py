@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
-from minprov.formats.disk_image import HEAD, TAIL, ImageFormat, recognise
+from minprov.formats.disk_image import HEAD, TAIL, ImageFormat, find_no_disk, recognise
 from minprov.formats.vhd_footer import COOKIE, MAX_DISK, SIZE
 from minprov.image import qemu_img
 
@@ -112,6 +112,9 @@ def _inspect(path: str, descriptor: int) -> DiskFile:
     except OSError as error:
         raise ProvisioningError(Reason.IMAGE_INVALID, image=path, detail=error.strerror) from error
     image_format = recognise(head, tail)
+    if image_format is ImageFormat.RAW and (what := find_no_disk(head)):
+        hint = "unpack it, or make a disk of it: qemu-img convert -O qcow2"
+        raise ProvisioningError(Reason.IMAGE_INVALID, image=path, detail=f"it is {what}", hint=hint)
     footer = None
     size = file_size
     if image_format is ImageFormat.VHD:

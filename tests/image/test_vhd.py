@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from minprov.cli import run
+from minprov.errors import Reason
 from minprov.formats.partitions import ESP, parse_partition_table
 from minprov.formats.vhd_footer import MAX_OS_DISK, SIZE, parse_footer, violations
 
@@ -222,6 +223,24 @@ def test_a_broken_image_is_refused(
     broken.write_bytes(content)
     ended, message = refused(tmp_path, capsys, broken, tmp_path / "out.vhd")
     assert (ended, f"image={broken}" in message) == (status, True)
+
+
+@pytest.mark.parametrize("command", ["gzip", "xz", "zstd", "bzip2", "tar", "descriptor", "vdi"])
+def test_what_holds_a_disk_and_is_none_is_refused(
+    command: str, tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = image.with_suffix(f".{command}")
+    if command == "vdi":
+        convert(image, "vdi")
+    elif command == "descriptor":
+        packed = convert(image, "vmdk", "-o", "subformat=monolithicFlat")
+    else:
+        argv = ["tar", "-cf", "-", "-C", str(tmp_path), image.name] if command == "tar" else [command, "-c", str(image)]
+        packed.write_bytes(subprocess.run(argv, check=True, capture_output=True).stdout)
+    for words in (["vhd", str(packed), str(tmp_path / "out.vhd")], ["check", str(packed)]):
+        assert run(words) == Reason.IMAGE_INVALID.exit_status
+        assert "detail=it is " in capsys.readouterr().err
+    assert not (tmp_path / "out.vhd").exists()
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
