@@ -102,10 +102,10 @@ def test_arch_package_is_built_and_installed(release: Path, tmp_path: Path) -> N
 
 def test_alpine_package_function_installs(release: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    script = '. "$1"; cd "$2"; pkgdir=$3; package'
+    script = 'CARCH=x86_64; . "$1"; cd "$2"; pkgdir=$3; package'
     run("sh", "-euc", script, "sh", EXAMPLES / "alpine/APKBUILD", tmp_path / f"release/minprov-{__version__}", tree)
     assert files_in(tree) == {"usr/bin/minprov", "etc/init.d/minprov", "usr/share/licenses/minprov/minprov"}
-    assert release.name == run("sh", "-c", '. "$0"; printf %s "$source"', EXAMPLES / "alpine/APKBUILD")
+    assert release.name == run("sh", "-c", 'CARCH=x86_64; . "$0"; printf %s "$source"', EXAMPLES / "alpine/APKBUILD")
 
 
 def test_yocto_recipe_installs_and_knows_the_license(release: Path, tmp_path: Path) -> None:
@@ -120,7 +120,9 @@ def test_yocto_recipe_installs_and_knows_the_license(release: Path, tmp_path: Pa
     run("sh", "-euc", function, env=os.environ | variables)
     assert files_in(tmp_path / "tree") == {"usr/bin/minprov", *UNITS}
     assert hashlib.md5((ROOT / "LICENSE").read_bytes()).hexdigest() in recipe
-    assert release.name in recipe.replace("${BPN}", "minprov").replace("${PV}", __version__)
+    for name, value in {"BPN": "minprov", "PV": __version__, "TARGET_ARCH": "x86_64"}.items():
+        recipe = recipe.replace(f"${{{name}}}", value)
+    assert release.name in recipe
 
 
 @needs("make")
@@ -132,6 +134,7 @@ def test_buildroot_package_installs(init: str, installed: set[str], release: Pat
     makefile = f"""
         TARGET_DIR = {tmp_path}/tree
         INSTALL = install
+        ARCH = x86_64
         include minprov.mk
         .PHONY: all
         all: @D = {tmp_path}/release/minprov-{__version__}
@@ -150,7 +153,8 @@ def test_buildroot_package_installs(init: str, installed: set[str], release: Pat
 @needs("nix-instantiate")
 def test_nixos_module_is_evaluated(release: Path, tmp_path: Path) -> None:
     packages = ("openssh", "shadow", "sudo", "systemd")
-    stand_ins = f"stdenv.mkDerivation = made: made; {' '.join(f'{name} = null;' for name in packages)}"
+    stand_ins = 'stdenv.mkDerivation = made: made; stdenv.hostPlatform.parsed.cpu.name = "x86_64"; '
+    stand_ins += f"{' '.join(f'{name} = null;' for name in packages)}"
     # The phase's commands, and that there is nothing that the module asks of NixOS and does not exist here.
     expression = f"""
         let module = import "{EXAMPLES}/nixos/minprov.nix" {{

@@ -1,11 +1,11 @@
-# A NixOS module: `imports = [ ./minprov.nix ];`. The static form's tarball, from `make static`, stands beside this file.
+# A NixOS module: `imports = [ ./minprov.nix ];`. The static form's tarball stands beside this file.
 # What minprov makes is changed at run time, so `users.mutableUsers` has to be true, and /etc/sudoers include a directory.
 { lib, pkgs, ... }:
 let
   minprov = pkgs.stdenv.mkDerivation {
     pname = "minprov";
     version = "0.1.0";
-    src = ./minprov-0.1.0-static-linux-x86_64.tar.gz;
+    src = ./. + "/minprov-0.1.0-static-linux-${pkgs.stdenv.hostPlatform.parsed.cpu.name}.tar.gz";
     # One program that is linked to nothing.
     dontBuild = true;
     dontFixup = true;

@@ -1,16 +1,16 @@
 SUMMARY = "Provisions a Linux VM on Azure at first boot, without an agent"
-DESCRIPTION = "The static form of minprov, from `make static`; its tarball stands in files/ beside this recipe."
+DESCRIPTION = "The static form of minprov, from `make static` or `make static-aarch64`; its tarball stands in files/ beside this recipe."
 HOMEPAGE = "https://minprov.invalid"
 SECTION = "base"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://licenses/minprov;md5=3b83ef96387f14655fc854ddc3c6bd57"
 
-SRC_URI = "file://${BPN}-${PV}-static-linux-x86_64.tar.gz"
+SRC_URI = "file://${BPN}-${PV}-static-linux-${TARGET_ARCH}.tar.gz"
 
 inherit systemd
 
 SYSTEMD_SERVICE:${PN} = "minprov.service"
-COMPATIBLE_HOST = "x86_64.*-linux.*"
+COMPATIBLE_HOST = "(x86_64|aarch64).*-linux.*"
 # A program that is linked to nothing, and has its symbols removed.
 INHIBIT_PACKAGE_DEBUG_SPLIT = "1"
 INHIBIT_PACKAGE_STRIP = "1"

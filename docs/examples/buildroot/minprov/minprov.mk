@@ -4,9 +4,9 @@
 #
 ################################################################################
 
-# The static form's tarball, from `make static`, stands beside this file.
+# The static form's tarball stands beside this file.
 MINPROV_VERSION = 0.1.0
-MINPROV_SOURCE = minprov-$(MINPROV_VERSION)-static-linux-x86_64.tar.gz
+MINPROV_SOURCE = minprov-$(MINPROV_VERSION)-static-linux-$(ARCH).tar.gz
 MINPROV_SITE = $(MINPROV_PKGDIR)
 MINPROV_SITE_METHOD = file
 MINPROV_LICENSE = Apache-2.0
