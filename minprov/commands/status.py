@@ -27,6 +27,7 @@ def run(argv: list[str]) -> int:
     flags = vars(build_parser().parse_args(argv))
     path, document = _read(flags)
     try:
+        _add_end_of_program(document, flags)
         if "html" in flags:
             _write_page(flags["html"], document)
             return os.EX_OK
@@ -57,6 +58,19 @@ def _write_page(path: str, document: dict[str, Any]) -> None:
             stream.write(page)
     except OSError as error:
         raise file_error(error, path) from error
+
+
+def _add_end_of_program(document: dict[str, Any], flags: dict[str, Any]) -> None:
+    """Put in how customData ended, which after Ready is later than the result was written."""
+    late = [action for action in document["actions"] if action["action"] == "execute-custom-data"]
+    if not late:
+        return
+    from minprov.machine.system import System
+    from minprov.properties.custom_data_run import find_end
+
+    options, system = load(flags.get("config")), System(flags.get("root", "/"), look_only=True)
+    if end := find_end(system, options.state_dir, document["vm_id"]):
+        late[0]["detail"] = end
 
 
 def _read(flags: dict[str, Any]) -> tuple[str, dict[str, Any]]:

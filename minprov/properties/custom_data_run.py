@@ -116,6 +116,14 @@ def find_due(system: System, state_dir: str) -> ExecuteCustomData | None:
     return action if _is_of_this_vm(record, system, action) else None
 
 
+def find_end(system: System, state_dir: str, vm_id: str | None) -> str | None:
+    """Return how the VM's program ended, if it has."""
+    record = _read_record(system, state_dir)
+    if not record or record["vm_id"] != vm_id or record["state"] != "ended":
+        return None
+    return _shown_end(record)
+
+
 async def execute(system: System, state_dir: str, *, output: int) -> None:
     """Run the program that is due, its output into an open file, and note how it ended.
 

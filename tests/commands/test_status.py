@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from minprov.actions import Policy
 from minprov.cli import run
-from minprov.outcome.result import Result, to_document
+from minprov.outcome.result import ActionResult, Result, State, to_document
 
 WHOLE = json.dumps(to_document(Result()))
 
@@ -66,6 +68,28 @@ def test_what_is_there_is_printed(report: Path, tmp_path: Path, capsys: pytest.C
     report.write_text(WHOLE)
     assert json.loads(status(tmp_path, capsys, "--json")[1]) == json.loads(WHOLE)
     assert status(tmp_path, capsys)[1].startswith("minprov ")
+
+
+@pytest.mark.parametrize(
+    ("record", "shown"),
+    [
+        ({"state": "ended", "duration": 3.21, "error": None}, "exit status 0 after 3.2 s"),
+        ({"state": "ended", "duration": 3.21, "error": {"reason": "TOOL_FAILED"}}, "failed after 3.2 s"),
+        ({"state": "started"}, "runs in its unit"),
+        ({"state": "ended", "duration": 3.21, "error": None, "vm_id": "another"}, "runs in its unit"),
+    ],
+)
+def test_how_a_program_ended_after_ready_is_shown(
+    report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], record: dict[str, Any], shown: str
+) -> None:
+    action = ActionResult("execute-custom-data", "", Policy.BEST_EFFORT, State.CHANGED, "runs in its unit", None)
+    result = Result(vm_id="this")
+    result.actions = (action,)
+    report.write_text(json.dumps(to_document(result)))
+    written = {"schema": "minprov/custom-data/1", "vm_id": "this"} | record
+    report.with_name("custom-data.json").write_text(json.dumps(written))
+    code, out, _ = status(tmp_path, capsys, "--json")
+    assert (code, json.loads(out)["actions"][0]["detail"]) == (0, shown)
 
 
 def test_flags_of_a_run_are_none_of_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
