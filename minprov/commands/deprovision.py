@@ -14,8 +14,7 @@ from minprov.commands.output import print_text
 from minprov.commands.parser import Parser
 from minprov.config import load, load_duty
 from minprov.errors import ProvisioningError, Reason
-from minprov.image.checks import leftovers
-from minprov.image.checks.outcome import judge
+from minprov.image.checks.outcome import LEFTOVERS, judge
 from minprov.image.deprovision.carrying_out import Done, carry_out
 from minprov.image.deprovision.planning import IDS, Plan, Request, plan_deprovision
 from minprov.image.findings import Finding, printable
@@ -72,7 +71,7 @@ def run(argv: list[str]) -> int:
         _ask()
     notes: list[str] = []
     done = asyncio.run(carry_out(system, plan.items, notes.append))
-    findings = judge(leftovers.CHECKS, Subject(Tree(root)))
+    findings = judge(LEFTOVERS, Subject(Tree(root)))
     failed = [one for one in done if one.error]
     document = to_document("failed" if failed else "deprovisioned", root, plan, done, notes, findings)
     print_text([json.dumps(document, indent=2)] if as_json else render_done(done, notes, findings, live=system.live))

@@ -68,6 +68,11 @@ class Finding(NamedTuple):
     source: str
 
 
+def left_behind(subject: Subject, what: str, file: str, line: int | None = None) -> Found:
+    """Return what must not be in an image; the running machine has a right to it, and it is told and no more."""
+    return Found(what, file, line, severity=Severity.TOLD if subject.tree.live else None)
+
+
 def number_of(text: str | None) -> int | None:
     """Return a decimal number; None of what is none, or longer than any that is meant (int() refuses 4,300 digits)."""
     return int(text) if text and text.isdecimal() and len(text) <= MAX_DIGITS else None

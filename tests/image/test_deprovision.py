@@ -15,8 +15,7 @@ import pytest
 
 from minprov.cli import run
 from minprov.config import Options
-from minprov.image.checks import leftovers
-from minprov.image.checks.outcome import judge
+from minprov.image.checks.outcome import LEFTOVERS, judge
 from minprov.image.deprovision.carrying_out import carry_out
 from minprov.image.deprovision.planning import IDS, Plan, Request, plan_deprovision
 from minprov.image.deprovision.rules import Act, Phase
@@ -28,13 +27,13 @@ from tests.image.recorded import make_tree, write_entry
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="deprovisioning needs root")
 
-LEFTOVERS = {check.id for check in leftovers.CHECKS} | {"host-keys"}
+FOUND = {check.id for check in LEFTOVERS} | {"host-keys"}
 # What the command tells of and leaves: nobody but the maker of the image knows whether it is wanted.
 LEFT = {"build-users", "passwords", "first-boot-presets"}
 DEFECTS = [
     defect
     for defect in tomllib.loads((Path(__file__).parent / "defects.toml").read_text())["defect"]
-    if defect["finds"] in LEFTOVERS - LEFT
+    if defect["finds"] in FOUND - LEFT
 ]
 
 
@@ -162,7 +161,7 @@ def test_cut_anywhere(cut: int, tmp_path: Path) -> None:
     done = asyncio.run(carry_out(System(str(tmp_path)), plan(without_manifest=True).items, lambda note: None))
     assert [one for one in done if one.error] == []
     assert plan(without_manifest=True).items == ()
-    assert judge(leftovers.CHECKS, Subject(Tree(str(tmp_path)))) == []
+    assert judge(LEFTOVERS, Subject(Tree(str(tmp_path)))) == []
 
 
 def test_a_system_that_nobody_has_provisioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

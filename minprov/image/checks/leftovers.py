@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from minprov.formats.accounts import has_empty_password, uid_max, uid_min
-from minprov.image.findings import Check, Found, Severity, number_of
-from minprov.machine.provisioners import UNIT_DIRECTORIES
+from minprov.image.findings import Check, Found, Severity, left_behind, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,16 +20,8 @@ if TYPE_CHECKING:
 
 DISABLE_PROVISIONING = "https://learn.microsoft.com/azure/virtual-machines/linux/disable-provisioning"
 WAAGENT = "WALinuxAgent: azurelinuxagent/pa/deprovision/default.py"
-MACHINE_ID = "/etc/machine-id"
 AZURE_DOMAIN = "internal.cloudapp.net"  # each virtual network has its own below this one
 SHADOW_COPY = "/etc/shadow-"
-DBUS_ID = "/var/lib/dbus/machine-id"
-PRESETS = tuple(
-    f"{directory}/systemd/system-preset/*.preset" for directory in ("/etc", "/usr/local/lib", "/usr/lib", "/lib")
-)
-STARTED_UNITS = (".service", ".socket", ".timer", ".path")
-INSTALLED = r"^(Wanted|Required|Upheld)By="
-SHOWN_UNITS = 5
 LARGE_LOG = 64 << 10
 _KEY_LINE = re.compile(r"(ssh-|ecdsa-|sk-)\S+ \S+")
 _LOCAL_NAMES = (
@@ -46,38 +37,6 @@ _LOCAL_NAMES = (
 )
 
 
-def judge_machine_id(subject: Subject) -> Iterator[Found]:
-    """Look for an id that all VMs of the image would share."""
-    contents = (subject.tree.text(MACHINE_ID) or "").strip()
-    if contents and contents != "uninitialized":
-        yield _left(subject, "the image has a machine id", MACHINE_ID, 1)
-
-
-def judge_presets(subject: Subject) -> Iterator[Found]:
-    """Look for a first boot in systemd's sense, and name the units that it switches on, or minprov off."""
-    if not subject.services.systemd:
-        return
-    contents = subject.tree.text(MACHINE_ID)
-    if contents is not None and contents.strip() != "uninitialized":
-        return
-    enabled, disabled = _changed_by_presets(subject)
-    state = "is not there" if contents is None else "says uninitialized"
-    if enabled:
-        more = f" and {len(enabled) - SHOWN_UNITS} more" if len(enabled) > SHOWN_UNITS else ""
-        names = ", ".join(enabled[:SHOWN_UNITS])
-        yield Found(f"the machine id {state}: the first boot enables {names}{more}, which are disabled", MACHINE_ID)
-    if "minprov.service" in disabled:
-        what = f"the machine id {state}: the first boot disables minprov.service by a preset"
-        yield Found(what, MACHINE_ID, severity=Severity.FAILS)
-
-
-def judge_dbus_id(subject: Subject) -> Iterator[Found]:
-    """Look for a second machine id."""
-    contents = subject.tree.text(DBUS_ID) if subject.tree.link(DBUS_ID) is None else None
-    if contents:
-        yield _left(subject, "D-Bus has a machine id of its own", DBUS_ID, 1)
-
-
 def judge_passwords(subject: Subject) -> Iterator[Found]:
     """Look for accounts that anybody can enter, and for a password that all VMs would share."""
     passwd, shadow = subject.tree.text("/etc/passwd") or "", subject.tree.text("/etc/shadow") or ""
@@ -88,11 +47,13 @@ def judge_passwords(subject: Subject) -> Iterator[Found]:
     for number, line in enumerate(shadow.splitlines(), 1):
         if _has_password(line):
             name = line.partition(":")[0]
-            yield _left(subject, f"{name} has a password, the same in each VM", "/etc/shadow", number)
+            yield left_behind(subject, f"{name} has a password, the same in each VM", "/etc/shadow", number)
     for number, line in subject.tree.lines(SHADOW_COPY):
         if _has_password(line) and line not in shadow.splitlines():
             name = line.partition(":")[0]
-            yield _left(subject, f"the copy of /etc/shadow has an earlier password of {name}", SHADOW_COPY, number)
+            yield left_behind(
+                subject, f"the copy of /etc/shadow has an earlier password of {name}", SHADOW_COPY, number
+            )
 
 
 def _has_password(line: str) -> bool:
@@ -108,7 +69,9 @@ def judge_users(subject: Subject) -> Iterator[Found]:
         fields = line.split(":")
         uid = number_of(fields[2]) if len(fields) > 3 else None
         if uid is not None and low <= uid <= high:
-            yield _left(subject, f"{fields[0]} is the account of a person (uid {fields[2]})", "/etc/passwd", number)
+            yield left_behind(
+                subject, f"{fields[0]} is the account of a person (uid {fields[2]})", "/etc/passwd", number
+            )
 
 
 def judge_keys(subject: Subject) -> Iterator[Found]:
@@ -118,7 +81,7 @@ def judge_keys(subject: Subject) -> Iterator[Found]:
     ):
         for number, line in subject.tree.lines(path):
             if _KEY_LINE.search(line):
-                yield _left(subject, "a key opens each VM of the image", path, number)
+                yield left_behind(subject, "a key opens each VM of the image", path, number)
 
 
 def judge_hostname(subject: Subject) -> Iterator[Found]:
@@ -127,7 +90,7 @@ def judge_hostname(subject: Subject) -> Iterator[Found]:
     if name and name.partition(".")[0] not in _LOCAL_NAMES:
         for number, line in subject.tree.lines("/etc/hosts"):
             if name in line.split()[1:] and not line.startswith(("127.", "::1")):
-                yield _left(
+                yield left_behind(
                     subject, f"{name} stands for an address of the machine that built the image", "/etc/hosts", number
                 )
 
@@ -141,9 +104,11 @@ def judge_resolver(subject: Subject) -> Iterator[Found]:
         word, *values = line.split()
         if word == "nameserver" and values and not values[0].startswith(("127.", "168.63.129.16", "::1")):
             what = f"the name server is {values[0]}, of the network where the image was built"
-            yield _left(subject, what, path, number)
+            yield left_behind(subject, what, path, number)
         if word in ("search", "domain") and any(value.endswith(AZURE_DOMAIN) for value in values):
-            yield _left(subject, f"{values[0]} is the domain of the network where the image was built", path, number)
+            yield left_behind(
+                subject, f"{values[0]} is the domain of the network where the image was built", path, number
+            )
 
 
 def judge_logs(subject: Subject) -> Iterator[Found]:
@@ -151,9 +116,9 @@ def judge_logs(subject: Subject) -> Iterator[Found]:
     for path in subject.tree.walk("/var/log"):
         found = subject.tree.stat(path)
         if found and found.st_size > LARGE_LOG:
-            yield _left(subject, "a log of the machine that built the image", path)
+            yield left_behind(subject, "a log of the machine that built the image", path)
     for path in subject.tree.glob("/var/crash/*", "/var/lib/systemd/coredump/*", "/core"):
-        yield _left(subject, "a dump of a program's memory", path)
+        yield left_behind(subject, "a dump of a program's memory", path)
 
 
 def _files(what: str, *patterns: str, but: str = "") -> Callable[[Subject], Iterator[Found]]:
@@ -163,70 +128,12 @@ def _files(what: str, *patterns: str, but: str = "") -> Callable[[Subject], Iter
         for path in subject.tree.glob(*patterns):
             found = subject.tree.stat(path)
             if found and found.st_size and subject.tree.is_file(path) and not (but and fnmatch.fnmatch(path, but)):
-                yield _left(subject, what, path)
+                yield left_behind(subject, what, path)
 
     return judge
 
 
-def _left(subject: Subject, what: str, file: str, line: int | None = None) -> Found:
-    return Found(what, file, line, severity=Severity.TOLD if subject.tree.live else None)
-
-
-def _changed_by_presets(subject: Subject) -> tuple[list[str], list[str]]:
-    """Return the units that presets enable and that are disabled, and the other way round (systemd.preset(5))."""
-    tree, services = subject.tree, subject.services
-    by_name = {path.rpartition("/")[2]: path for path in reversed(tree.glob(*PRESETS))}
-    rules = [line.split() for name in sorted(by_name) for _, line in tree.lines(by_name[name])]
-    units = {
-        name
-        for directory in UNIT_DIRECTORIES
-        if not directory.startswith("/run")
-        for name in tree.names(directory)
-        if name.endswith(STARTED_UNITS) and "@" not in name and tree.link(f"{directory}/{name}") is None
-    }
-    enabled, disabled = [], []
-    for unit in sorted(units):
-        path = services.unit(unit)
-        if path is None or not tree.is_file(path) or not re.search(INSTALLED, tree.text(path) or "", re.MULTILINE):
-            continue
-        wanted = next((rule[0] for rule in rules if len(rule) > 1 and fnmatch.fnmatch(unit, rule[1])), "enable")
-        starts = services.starts(unit) is not None
-        if wanted == "enable" and not starts and not services.is_masked(unit):
-            enabled.append(unit)
-        elif wanted == "disable" and starts:
-            disabled.append(unit)
-    return enabled, disabled
-
-
 CHECKS = (
-    Check(
-        "machine-id",
-        Severity.FAILS,
-        "/etc/machine-id is an empty file",
-        "All VMs of the image would have one identity, and one DHCP client id, journal and set of keys made of it.",
-        "machine-id(5)",
-        judge_machine_id,
-        "truncate -s 0 /etc/machine-id",
-    ),
-    Check(
-        "first-boot-presets",
-        Severity.RISK,
-        "the first boot switches no unit on or off by presets",
-        "Where the machine id is absent or uninitialized, systemd applies presets; without one it enables a unit.",
-        "machine-id(5), systemd.preset(5)",
-        judge_presets,
-        "truncate -s 0 /etc/machine-id, which is no first boot; or end /etc/systemd/system-preset/99-none.preset with "
-        "`disable *`.",
-    ),
-    Check(
-        "dbus-id",
-        Severity.RISK,
-        "/var/lib/dbus/machine-id is absent or a link to /etc/machine-id",
-        "D-Bus would have one id in all VMs, and another than the rest of the system.",
-        "dbus-uuidgen(1)",
-        judge_dbus_id,
-        "ln -sf /etc/machine-id /var/lib/dbus/machine-id",
-    ),
     Check(
         "random-seed",
         Severity.RISK,

@@ -10,7 +10,7 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.formats import sshd_config, sudoers
 from minprov.formats.accounts import existing_groups
 from minprov.formats.sshd_config import Connection
-from minprov.image.findings import Check, Found, Severity
+from minprov.image.findings import Check, Found, Severity, left_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +33,8 @@ SUDO = ("/usr/bin/sudo", "/usr/sbin/sudo", "/bin/sudo", "/usr/bin/doas")
 
 def judge_host_keys(subject: Subject) -> Iterator[Found]:
     """Look for private host keys, which every VM of the image would share."""
-    severity = Severity.TOLD if subject.tree.live else None
     for path in subject.tree.glob("/etc/ssh/ssh_host_*_key", "/etc/dropbear/dropbear_*_host_key"):
-        yield Found("a private host key is in the image", path, severity=severity)
+        yield left_behind(subject, "a private host key is in the image", path)
 
 
 def judge_server(subject: Subject) -> Iterator[Found]:

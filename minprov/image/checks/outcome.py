@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.config import Options
 from minprov.errors import ProvisioningError, Reason
-from minprov.image.checks import agents, disk, duties, kernel, leftovers, login, messages, network, secure_boot
+from minprov.image.checks import (
+    agents,
+    disk,
+    duties,
+    kernel,
+    leftovers,
+    login,
+    machine_id,
+    messages,
+    network,
+    secure_boot,
+)
 from minprov.image.findings import Check, Finding, Found, Severity, printable
 
 if TYPE_CHECKING:
@@ -15,6 +26,8 @@ if TYPE_CHECKING:
 
     from minprov.image.subject import Subject
 
+LEFTOVERS: tuple[Check, ...] = (*machine_id.CHECKS, *leftovers.CHECKS)
+"""Of what a machine leaves behind in an image of it."""
 CHECKS: tuple[Check, ...] = (
     *kernel.CHECKS,
     *secure_boot.CHECKS,
@@ -24,7 +37,7 @@ CHECKS: tuple[Check, ...] = (
     *login.CHECKS,
     *agents.CHECKS,
     *duties.CHECKS,
-    *leftovers.CHECKS,
+    *LEFTOVERS,
 )
 _ORDER = list(Severity)
 

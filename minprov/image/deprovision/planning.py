@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import find_account, find_fields, find_password_field, groups_of
 from minprov.image.checks import leftovers
+from minprov.image.checks.machine_id import DBUS_ID
 from minprov.image.deprovision.rules import ACCOUNT_COPIES, COPIES, RULES, Act, Phase
 from minprov.image.deprovision.shutdown import find_directories, find_services, is_to_be_shut_down
 from minprov.image.subject import Subject
@@ -153,7 +154,7 @@ def _by_rules(tree: Tree, options: Options) -> Iterator[Item]:
                 found = tree.stat(path)
                 if tree.link(path) is not None or not tree.is_file(path) or not (found and found.st_size):
                     continue
-            if path == leftovers.DBUS_ID and tree.link(path) is not None:
+            if path == DBUS_ID and tree.link(path) is not None:
                 continue
             seen.add(path)
             yield Item(rule.id, rule.phase, rule.act, path, rule.why)
