@@ -61,7 +61,7 @@ def judge_rootdelay(subject: Subject) -> Iterator[Found]:
 
 
 def _judged(subject: Subject) -> list[CommandLine]:
-    """Return the command lines in use, and of the next ones those of a boot loader that is in use."""
+    """Return the command lines in use, and those that the next entries will have."""
     return [*subject.command_lines_in_use, *(line for line in subject.command_lines if line.is_next and line.options)]
 
 
