@@ -29,9 +29,12 @@ OTHERS_PASSWORD = ("targetpw", "rootpw", "runaspw")
 TERMINAL = "requiretty"
 # What an early sudo-rs says, which has no option -U: it goes by its file then.
 UNKNOWN_OPTION = ("usage:", "invalid option", "unrecognized option")
+# sudo-rs fails for a user to whom no rule applies; sudo has begun to.
+NOTHING_GRANTED = ("is not allowed to execute 'list'", "is not allowed to run sudo")
 # Not "-q", which keeps back what the fault is. Of a file that is named visudo asks for no mode that sudo does not.
 CHECK = ("-c", "-f")
 UNASKED = Listing((), everything=True, no_password=True)
+NOTHING = Listing((), everything=False, no_password=False)
 # As the first word of a rule such a name is an alias, if there is one, or an address; a uid is neither. sudoers(5)
 ADDRESS_CHARACTERS = frozenset("0123456789.")
 ALIAS_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
@@ -150,6 +153,8 @@ async def _ask(system: System, sudo: list[str], action: GrantSudo, username: str
             detail = error.data.get("detail", "")
             if any(words in detail.lower() for words in UNKNOWN_OPTION):
                 return UNASKED
+            if any(words in detail for words in NOTHING_GRANTED):
+                return NOTHING
             raise ProvisioningError(Reason.SUDO_REFUSED, username=action.username, detail=detail) from error
         system.answers[key] = parse_listing(printed)
     answer: Listing = system.answers[key]
