@@ -324,6 +324,14 @@ class Reason(Enum):
         " or from sudo.",
         "Change what the module reads, or its line: the report names the service and the first module that may say so.",
     )
+    EMERGENCY_MODE = (
+        "the boot has ended in emergency mode",
+        os.EX_CONFIG,
+        "What the boot needs has failed, such as a file system of /etc/fstab whose device is not there: systemd starts"
+        " no logins.",
+        "Give what not every VM has the option nofail in /etc/fstab, and see `systemctl --failed`; `minprov check`"
+        " names such lines of an image.",
+    )
     ACCOUNT_EXPIRED = (
         "the account of the user has expired",
         os.EX_CONFIG,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from minprov.network.transport import Transport
 
 logger = logging.getLogger(__name__)
+
+EMERGENCY_MODES = ("emergency", "rescue")
 
 E = TypeVar("E", bound=BaseException)
 
@@ -232,7 +235,15 @@ class Run:
 
                 await make_due(self._system, step.action)
 
+    def _refuse_emergency(self) -> None:
+        """Raise `ProvisioningError` where systemd has given up this boot: nobody is let in then."""
+        for mode in EMERGENCY_MODES:
+            # There as long as the service runs: unit_export_invocation_id in systemd's unit.c.
+            if self._system.live and os.path.lexists(f"/run/systemd/units/invocation:{mode}.service"):
+                raise ProvisioningError(Reason.EMERGENCY_MODE, unit=f"{mode}.service")
+
     async def _report_ready(self, transport: Transport, sources: Sources | None) -> None:
+        self._refuse_emergency()
         goal_state = await sources.goal_state(GOAL_STATE_GRACE) if sources else None
         await self._reporting.report_ready(transport, goal_state)
 
