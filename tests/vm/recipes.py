@@ -192,6 +192,19 @@ WAAGENT = Recipe(
     minprov=False,
 )
 
+# The crate, which `make bench-vm` builds, and the unit that comes in it. It names groups that Ubuntu has.
+AZURE_INIT = Recipe(
+    name="azure-init",
+    packages=(*COMMON, *SYSTEMD),
+    trees=("common", "systemd", "networkd", "azure-init"),
+    files=(("build/azure-init/bin/azure-init", "/var/lib/azure-init/azure-init"),),
+    commands=(
+        "systemctl enable --quiet systemd-networkd.service vm-shell.service azure-init.service",
+        "for name in lxd netdev; do groupadd --force --system $name; done",
+    ),
+    minprov=False,
+)
+
 SYSVINIT = Recipe(
     name="sysvinit",
     packages=(*COMMON, *PYTHON, "ifupdown", "isc-dhcp-client", "sysvinit-core", "udev"),
