@@ -16,7 +16,7 @@ import pytest
 
 from minprov.actions import Policy
 from minprov.commands import certificates as command
-from minprov.duties.certificates import duty
+from minprov.duties.certificates import duty, openssl_tool
 from minprov.duties.certificates.contents import (
     Contents,
     encode_pem,
@@ -182,13 +182,17 @@ def test_a_document_of_another_kind_is_refused(body: str) -> None:
     assert caught.value.reason is Reason.CERTIFICATES_UNREADABLE
 
 
+def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duty, "LibCrypto", lambda: (_ for _ in ()).throw(OSError("no library")))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="the files are root's")
 @pytest.mark.parametrize("library", [True, False], ids=["libcrypto", "openssl"])
 def test_files_are_roots_alone_and_another_vms_are_removed(
     library: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not library:
-        monkeypatch.setattr(duty, "LibCrypto", lambda: (_ for _ in ()).throw(OSError("no library")))
+        without_library(monkeypatch)
     options = Options(Policy.REQUIRED, str(tmp_path / "certificates"))
 
     async def fetch(vm_id: str, *, dry_run: bool = False) -> dict[str, str]:
@@ -239,6 +243,13 @@ def test_the_key_of_a_certificate_is_the_line_that_ssh_makes_of_it(made: Path, t
 def test_certificates_that_cannot_be_opened_are_told_beside_no_key() -> None:
     found = fetched_keys(replace(SAMPLE_VM, certificates=b"no PKCS #12"))
     assert (found["public_keys"], found["error"]["reason"]) == ({}, "certificates cannot be decrypted")
+
+
+def test_an_image_with_neither_library_nor_program_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_library(monkeypatch)
+    monkeypatch.setattr(openssl_tool, "find_tool", lambda _: None)
+    error = fetched_keys(SAMPLE_VM)["error"]
+    assert (error["reason"], error["data"]["tool"]) == ("required system tool not found", "openssl")
 
 
 @pytest.mark.parametrize("status", [400, 403])
