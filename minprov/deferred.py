@@ -1,8 +1,8 @@
 """Import a library without the modules that it imports in turn and that nobody is going to use.
 
-In their place it gets stand-ins. What it takes from one, by `from … import`, stands for the real thing in turn, which
-is loaded when it is called, looked into or derived from. `importlib.util.LazyLoader` would load a module once a second
-one imports it, and whenever a name is taken from it.
+In their place it gets stand-ins. What it takes from one, a name or an attribute of that, stands for the real thing in
+turn, which is loaded when it is called or derived from, or looked into later. `importlib.util.LazyLoader` would load a
+module once a second one imports it, and whenever a name is taken from it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec
+from operator import attrgetter
 from threading import get_ident
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -140,12 +141,13 @@ class _Taken:
         self._module, self._name, self._finder = module, name, finder
 
     def load(self) -> Any:  # noqa: ANN401  # whatever it is
-        return getattr(self._finder.load(self._module), self._name)
+        return attrgetter(self._name)(self._finder.load(self._module))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("__"):  # only `typing` asks, for annotations
             raise AttributeError(name)
-        return getattr(self.load(), name)
+        taken = _Taken(self._module, f"{self._name}.{name}", self._finder)
+        return taken if self._finder.is_importing() else taken.load()
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
         return self.load()(*arguments, **keywords)
@@ -158,10 +160,10 @@ class _Taken:
         loaded = not isinstance(sys.modules.get(self._module), _StandIn | None)
         return loaded and isinstance(instance, self.load())
 
-    # In annotations:
+    def __getitem__(self, key: object) -> Any:  # noqa: ANN401
+        return self if self._finder.is_importing() else self.load()[key]
 
-    def __getitem__(self, _parameters: object) -> _Taken:
-        return self
+    # In annotations:
 
     def __or__(self, _other: object) -> _Taken:
         return self

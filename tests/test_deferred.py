@@ -36,13 +36,14 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "seldom_used.py").write_text(
         "open(__file__ + '.ran', 'x').close()\n"
         "answer = 42\n"
-        "class Base: pass\n"
+        "class Base: words = {1: 'one'}\n"
         "class Derived(Base): pass\n"
         "def double(number): return 2 * number\n"
     )
     (tmp_path / "library.py").write_text(
         "import seldom_used, seldom_used as again\n"
         "from seldom_used import Base, Derived, answer, double\n"
+        "words = Base.words\n"
         "def annotated(one: Base | None, many: list[Base], some: Base[int]) -> None | Base: pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -76,6 +77,7 @@ def test_what_it_stands_for_is_the_real_thing(module: str) -> None:
     assert isinstance(real.Derived(), library.Base)
     assert isinstance(library.Derived(), real.Base)
     assert library.answer.real == 42
+    assert library.words[1] == "one"
     with pytest.raises(AttributeError, match="seldom_used"):
         print(library.seldom_used.missing)
 

@@ -18,7 +18,7 @@ from minprov.limits import CHILD_PROCESS_LIMIT
 
 T = TypeVar("T")
 
-MAX_DESCRIPTOR = 1 << 16
+MAX_DESCRIPTOR = 1 << 10  # a C library without close_range, as musl, asks the kernel for each
 
 
 class ChildProcess(Generic[T]):

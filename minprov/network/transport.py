@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 os.environ.setdefault("SSL_CERT_FILE", "/dev/null")
 
 # What aiohttp's code and its libraries' would use for cookies, uploads, web sockets, tracing, proxies, names beyond
-# ASCII and other charsets: two fifths of what the import takes.
+# ASCII and other charsets: two fifths of what the import takes. `http.server` has the names of statuses, for proxies.
 UNUSED = (
     *("aiohttp._websocket.reader", "aiohttp.client_middleware_digest_auth", "aiohttp.client_ws", "aiohttp.formdata"),
     *("aiohttp.http_websocket", "aiohttp.multipart", "aiohttp.payload_streamer", "aiohttp.tracing"),
     *("attr.converters", "attr.filters", "attr.validators"),
-    *("charset_normalizer", "email.header", "email.parser", "email.policy", "email.utils", "hashlib", "html", "idna"),
-    *("inspect", "mimetypes", "netrc", "pathlib", "random", "shlex", "textwrap", "traceback", "urllib.request", "uuid"),
+    *("charset_normalizer", "email.header", "email.parser", "email.policy", "email.utils", "hashlib", "html"),
+    *("http.server", "idna", "inspect", "mimetypes", "netrc", "pathlib", "random", "shlex", "textwrap", "traceback"),
+    *("urllib.request", "uuid"),
 )
 with deferred(*UNUSED), without("ssl"), patterns_deferred():
     import aiohttp
