@@ -44,6 +44,10 @@ def run(argv: list[str]) -> int:
         return _check(flags, flags.get("root", "/"), None)
     if "root" in flags:
         raise ProvisioningError(Reason.USAGE, detail="IMAGE and --root are two places: one of them")
+    if flags.get("run_tools"):
+        raise ProvisioningError(
+            Reason.USAGE, detail="nothing is run of a disk image", hint="--root DIR, where it is mounted"
+        )
     from minprov.image.disk import disk_tree
 
     clear_up_when_stopped()
@@ -72,6 +76,7 @@ def _check(flags: dict[str, Any], root: str, disk: Disk | None) -> int:
             int(flags["generation"]) if "generation" in flags else None,
             nvme=flags.get("nvme", False),
             trusted_launch=flags.get("trusted_launch", False),
+            run_tools=flags.get("run_tools", False),
         ),
     )
     outcome = _run_checks(subject, flags.get("ignore", []))
@@ -91,8 +96,8 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="minprov check",
         description="Tell what would keep this machine, a tree or a disk image from coming up on Azure. Without "
-        "--fix nothing is changed and nothing of it is run; the network is not used. The exit status is 1 if something "
-        "fails.",
+        "--fix nothing is changed, and without --run-tools nothing of it is run; the network is not used. The exit "
+        "status is 1 if something fails.",
     )
     parser.add_argument(
         "image", metavar="IMAGE", nargs="?", help="disk image: raw, qcow2, VHD, VHDX or VMDK (default: this machine)"
@@ -106,6 +111,11 @@ def build_parser() -> Parser:
     parser.add_argument("--nvme", action="store_true", help="check for sizes with remote NVMe disks (default: no)")
     parser.add_argument(
         "--trusted-launch", action="store_true", help="check for Secure Boot; unsigned parts fail (default: a risk)"
+    )
+    parser.add_argument(
+        "--run-tools",
+        action="store_true",
+        help="have the system's own sshd try its configuration, on this machine or a tree that you trust (default: no)",
     )
     parser.add_argument("--ignore", metavar="ID", action="append", help="leave a check out; may repeat (default: none)")
     parser.add_argument(

@@ -38,11 +38,13 @@ SITES = tuple(
 
 
 class Purpose(NamedTuple):
-    """What VMs the image is meant for, beyond the ordinary ones."""
+    """What VMs the image is meant for, beyond the ordinary ones, and what the check may do to find out."""
 
     generation: int | None = None
     nvme: bool = False
     trusted_launch: bool = False
+    run_tools: bool = False
+    """Programs of the system may be run."""
 
 
 class Subject:

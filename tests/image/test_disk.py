@@ -205,17 +205,22 @@ def test_an_esp_that_has_no_place_in_the_system_is_told(tmp_path: Path) -> None:
     assert "no empty /boot/efi" in esp.unread
 
 
+def disk_with_boot(directory: Path, tree: Path) -> Path:
+    """Make a disk with the tree and, behind it, an empty file system that is called boot."""
+    root = make_file_system(directory / "root", "ext4", tree)
+    (directory / "kernels").mkdir()
+    boot = make_file_system(directory / "boot", "ext4", directory / "kernels", 8 * MIB)
+    subprocess.run(["/usr/sbin/e2label", boot, "boot"], check=True)
+    return assemble(directory / "image", root, boot)
+
+
 def test_a_link_leads_to_nothing_of_this_machine(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree", "LABEL=boot /boot ext4 defaults 0 1\n")
     (tree / "boot/efi").rmdir()
     (tree / "boot").rmdir()
     (tree / "boot").symlink_to("/etc")
     (tree / "efi").symlink_to("../../../../../root")
-    root = make_file_system(tmp_path / "root", "ext4", tree)
-    (tmp_path / "kernels").mkdir()
-    boot = make_file_system(tmp_path / "boot", "ext4", tmp_path / "kernels", 8 * MIB)
-    subprocess.run(["/usr/sbin/e2label", boot, "boot"], check=True)
-    with disk_tree(str(assemble(tmp_path / "image", root, boot))) as (directory, disk):
+    with disk_tree(str(disk_with_boot(tmp_path, tree))) as (directory, disk):
         assert os.path.isdir("/etc/ssl")
         assert disk.volumes[2].target == "/boot"
         assert os.path.ismount(f"{directory}/etc")
@@ -227,11 +232,7 @@ def test_links_that_go_round_are_no_place(tmp_path: Path) -> None:
     (tree / "boot").rmdir()
     (tree / "boot").symlink_to("boot")
     (tree / "ostree").symlink_to("ostree")
-    root = make_file_system(tmp_path / "root", "ext4", tree)
-    (tmp_path / "kernels").mkdir()
-    boot = make_file_system(tmp_path / "boot", "ext4", tmp_path / "kernels", 8 * MIB)
-    subprocess.run(["/usr/sbin/e2label", boot, "boot"], check=True)
-    with disk_tree(str(assemble(tmp_path / "image", root, boot))) as (_, disk):
+    with disk_tree(str(disk_with_boot(tmp_path, tree))) as (_, disk):
         assert "Too many levels of symbolic links" in (disk.volumes[2].unread or "")
 
 

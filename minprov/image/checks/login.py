@@ -11,6 +11,7 @@ from minprov.formats import sshd_config, sudoers
 from minprov.formats.accounts import existing_groups
 from minprov.formats.sshd_config import Connection
 from minprov.image.findings import Check, Found, Severity, left_behind
+from minprov.image.own_program import errors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,10 @@ DISABLE_PROVISIONING = "https://learn.microsoft.com/azure/virtual-machines/linux
 SERVERS = ("/usr/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd", "/usr/lib/ssh/sshd")
 SMALL_SERVERS = ("/usr/sbin/dropbear", "/sbin/dropbear")
 SERVICES = ("ssh", "sshd", "dropbear", "sshd-keygen@", "S50sshd")
+REFUSED = re.compile(r"^(/.*?):? line ([0-9]{1,9}): (.*?)\.?\r?$", re.MULTILINE)
+ACCEPTED = re.compile("no hostkeys available|privilege separation directory", re.IGNORECASE)
+"""What sshd lacks in an image and has at a boot, and says once it has read its configuration."""
+REFUSED_FIX = "Correct the line; `sshd -t` is to say nothing."
 ADMINISTRATOR = Connection("azureuser", "203.0.113.9", "203.0.113.9", "10.0.0.4")
 """A login from outside: the name is one that no image can know."""
 GROUPS = ("adm", "sudo", "wheel")
@@ -38,7 +43,7 @@ def judge_host_keys(subject: Subject) -> Iterator[Found]:
 
 
 def judge_server(subject: Subject) -> Iterator[Found]:
-    """Look for a server that is installed and started."""
+    """Look for a server that is installed and started, and have it say whether it would start, if it may be run."""
     tree = subject.tree
     installed = [path for path in (*SERVERS, *SMALL_SERVERS) if tree.is_file(path)]
     if not installed:
@@ -52,6 +57,8 @@ def judge_server(subject: Subject) -> Iterator[Found]:
         yield Found(
             f"{program} is installed, and {f'{masked[0]} is masked' if masked else 'nothing starts it'}", installed[0]
         )
+    if installed[0] in SERVERS and subject.purpose.run_tools:
+        yield from _refused(subject, installed[0])
 
 
 def judge_settings(subject: Subject) -> Iterator[Found]:
@@ -108,6 +115,16 @@ def judge_sudo_there(subject: Subject) -> Iterator[Found]:
         text = subject.tree.text(sudoers.SUDOERS) or ""
         if not re.search(r"^[@#]includedir\s", text, re.MULTILINE):
             yield Found("sudoers includes no directory: minprov adds its rule to the file itself", sudoers.SUDOERS)
+
+
+def _refused(subject: Subject, sshd: str) -> Iterator[Found]:
+    """Yield the lines that a system's own sshd refuses; where it has not come to them, that is unknown."""
+    words = errors_of(subject.tree, sshd, "-t")
+    refused = list(REFUSED.finditer(words))
+    for line in refused:
+        yield Found(f"sshd refuses its configuration: {line[3]}", line[1], int(line[2]), fix=REFUSED_FIX)
+    if words and not refused and not ACCEPTED.search(words):
+        yield Found(f"not judged: {words.splitlines()[-1]}", sshd, severity=Severity.UNKNOWN, fix=REFUSED_FIX)
 
 
 def _sshd_lines(subject: Subject) -> list[sshd_config.Line]:
