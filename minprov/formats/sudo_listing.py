@@ -19,7 +19,11 @@ class Listing(NamedTuple):
 
     def mentions(self, flag: str) -> bool:
         """Tell whether anything is said about a default."""
-        return any(word.lstrip("!") == flag for word in self.defaults)
+        return any(word.lstrip("!").partition("=")[0] == flag for word in self.defaults)
+
+    def value(self, name: str) -> str | None:
+        """Return what a default is set to, or None where nothing is said."""
+        return next((word.partition("=")[2] for word in reversed(self.defaults) if word.startswith(f"{name}=")), None)
 
 
 def parse_listing(printed: str) -> Listing:

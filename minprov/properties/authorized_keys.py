@@ -62,7 +62,8 @@ async def inspect(system: System, action: WriteAuthorizedKeys) -> Inspection:
     except PermissionError:
         return Inspection(None, "cannot be seen without privileges")
     asked = f", sshd asked for {len(answers)} connections" if answers and len(answers) > 1 else ""
-    return Inspection(True, f"has {wanted}{asked}", notes=await admission_notes(system, account.name, answers))
+    notes = await admission_notes(system, account.name, answers)
+    return Inspection(True, f"has {wanted}{asked}", verified=not notes, notes=notes)
 
 
 async def converge(system: System, action: WriteAuthorizedKeys) -> None:

@@ -56,8 +56,10 @@ async def require_login(
         raise await explained(system, obstacles[0], answers[0], groups)
 
 
-async def admission_notes(system: System, username: str, answers: Sequence[Settings] | None) -> tuple[str, ...]:
-    """Return what PAM cannot be asked, where sshd uses it.
+async def admission_notes(
+    system: System, username: str, answers: Sequence[Settings] | None, *, password: bool = False
+) -> tuple[str, ...]:
+    """Return what PAM cannot be asked, where sshd uses it: of passwords only what may refuse them is known.
 
     Raises `ProvisioningError` where it does not admit the user, who is in the account database by now.
     """
@@ -65,7 +67,10 @@ async def admission_notes(system: System, username: str, answers: Sequence[Setti
         return ()
     service = answers[0].one("pamservicename") or "sshd"
     items = {pam.TTY: "ssh", pam.REMOTE_HOST: answers[0].connection["addr"]}
-    return await pam.require_admission(system, service, username, items)
+    notes = await pam.require_admission(system, service, username, items)
+    if password and (judge := pam.find_judge_of_passwords(system, service)):
+        notes += (f"PAM is not asked whether it takes the password: {judge.module} in {judge.file}",)
+    return notes
 
 
 async def explained(

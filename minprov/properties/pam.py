@@ -15,7 +15,7 @@ from minprov.limits import NAME_SERVICE_LIMIT
 from minprov.machine.child_process import in_child_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from minprov.machine.system import System
 
@@ -36,6 +36,7 @@ KNOWN = frozenset(
         "pam_usertype",
     }
 )
+HARMLESS = frozenset({"pam_cap", "pam_env", "pam_faildelay", "pam_group", "pam_shells"})
 # What they say is no answer for good, or they do more than answer.
 NOT_ASKED = frozenset({"pam_exec", "pam_time"})
 # security/_pam_types.h
@@ -47,12 +48,17 @@ NOBODY = 65534
 
 
 class Line(NamedTuple):
-    """A line of a service's account stack."""
+    """A line of a service's stack."""
 
     module: str
     control: str
     file: str
     number: int
+
+    @property
+    def is_decisive(self) -> bool:
+        """Whether what the module refuses is refused."""
+        return self.control in ("required", "requisite") or "=die" in self.control or "=bad" in self.control
 
 
 async def require_admission(system: System, service: str, username: str, items: dict[int, str]) -> tuple[str, ...]:
@@ -72,14 +78,15 @@ async def require_admission(system: System, service: str, username: str, items: 
     return (note,) if note else ()
 
 
+def find_judge_of_passwords(system: System, service: str) -> Line | None:
+    """Return a module that may refuse a good password; it cannot be asked without counting a failure."""
+    stack = read_stack(system, service, "auth")
+    return next((line for line in _unknown(stack) if line.module not in HARMLESS and line.is_decisive), None)
+
+
 async def _judge(system: System, service: str, username: str, items: dict[int, str]) -> str | None:
-    stack = list(read_stack(system, service))
-    # Debian's stack denies whom pam_unix has not let skip that line.
-    unknown = [
-        line
-        for before, line in zip((None, *stack), stack, strict=False)
-        if line.module not in KNOWN and not (line.module == "pam_deny" and before and "success=" in before.control)
-    ]
+    stack = list(read_stack(system, service, "account"))
+    unknown = _unknown(stack)
     if not unknown:
         return None
     first = unknown[0]
@@ -106,8 +113,19 @@ async def _judge(system: System, service: str, username: str, items: dict[int, s
     return f"PAM is not asked whether {service} admits {username}: {first.module} in {first.file}: {detail}"
 
 
-def read_stack(system: System, service: str, depth: int = 0) -> Iterator[Line]:
-    """Yield the lines of the account stack of a service, those of included files in their place."""
+def _unknown(stack: Iterable[Line]) -> list[Line]:
+    """Return the lines that the rest of the read-back does not stand for."""
+    found = []
+    skipped = False  # a last pam_deny is for those whom another module has not let skip it
+    for line in stack:
+        if line.module not in KNOWN and not (line.module == "pam_deny" and skipped):
+            found.append(line)
+        skipped = skipped or line.control == "sufficient" or "success=" in line.control
+    return found
+
+
+def read_stack(system: System, service: str, kind: str, depth: int = 0) -> Iterator[Line]:
+    """Yield the lines of a kind in the stack of a service, those of included files in their place."""
     path = next((path for path in (f"{directory}/{service}" for directory in DIRECTORIES) if system.exists(path)), "")
     text = system.read_text(path) if path and depth < MAX_DEPTH else ""
     following = 1
@@ -115,16 +133,16 @@ def read_stack(system: System, service: str, depth: int = 0) -> Iterator[Line]:
         number, following = following, following + 1 + line.count("\0")
         words = line.replace("\0", " ").partition("#")[0].split()
         if len(words) == 2 and words[0] == "@include":
-            yield from read_stack(system, words[1], depth + 1)
+            yield from read_stack(system, words[1], kind, depth + 1)
             continue
-        if len(words) < 3 or words[0].lstrip("-") != "account":
+        if len(words) < 3 or words[0].lstrip("-") != kind:
             continue
-        control, rest = " ".join(words[1:]), words[2:]
+        control, rest = words[1], words[2:]
         if control.startswith("["):
-            control, _, others = control.partition("]")
+            control, _, others = " ".join(words[1:]).partition("]")
             rest = others.split()
-        if words[1] in INCLUDES:
-            yield from read_stack(system, rest[0], depth + 1)
+        if control in INCLUDES:
+            yield from read_stack(system, rest[0], kind, depth + 1)
         elif rest:
             yield Line(os.path.basename(rest[0]).removesuffix(".so"), control, path, number)
 

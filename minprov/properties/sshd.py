@@ -50,8 +50,9 @@ async def inspect(system: System, action: ConfigureSshd) -> Inspection:
     wrong = [(settings, name) for settings in answers for name in _wrong_switches(settings, action)]
     count = f", asked for {len(answers)} connections" if len(answers) > 1 else ""
     if not wrong:
-        notes = await admission_notes(system, action.username, answers) if action.password_authentication else ()
-        return Inspection(True, f"{PASSWORD} {_value(action)}{count}", notes=notes)
+        asks = action.password_authentication
+        notes = await admission_notes(system, action.username, answers, password=True) if asks else ()
+        return Inspection(True, f"{PASSWORD} {_value(action)}{count}", verified=not notes, notes=notes)
     settings, name = wrong[0]
     found = settings.one(name.lower())
     if system.read(action.drop_in) == _contents(action, answers) + _block(action, answers):

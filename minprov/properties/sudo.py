@@ -24,9 +24,17 @@ from minprov.properties.sshd_settings import groups_of_user
 
 SUDOERS, PASSWD, GROUP = "/etc/sudoers", "/etc/passwd", "/etc/group"
 MODE = 0o440
-# With these on, sudo asks for a password that the user does not have, or for a terminal.
+# With these defaults sudo asks for a password that the user does not have, or for a terminal; makes the user another
+# one than root; wants a password, and asks for none.
 OTHERS_PASSWORD = ("targetpw", "rootpw", "runaspw")
 TERMINAL = "requiretty"
+RUNS_AS, TRIES = "runas_default", "passwd_tries"
+# By name, so that a run which finds them tells its own work from another's.
+PUT_RIGHT = {
+    **{flag: f"!{flag}" for flag in (*OTHERS_PASSWORD, TERMINAL)},
+    RUNS_AS: f"{RUNS_AS}=root",
+    TRIES: f"{TRIES}=3",
+}
 # What an early sudo-rs says, which has no option -U: it goes by its file then.
 UNKNOWN_OPTION = ("usage:", "invalid option", "unrecognized option")
 # sudo-rs fails for a user to whom no rule applies; sudo has begun to.
@@ -73,7 +81,7 @@ async def inspect(system: System, action: GrantSudo) -> Inspection:
     if fault := _fault(listing, action):
         return Inspection(False, fault)
     notes = await pam.require_admission(system, "sudo", account.name, {pam.REMOTE_USER: account.name})
-    return Inspection(True, "grants it", verified=listing is not UNASKED, notes=notes)
+    return Inspection(True, "grants it", verified=listing is not UNASKED and not notes, notes=notes)
 
 
 async def converge(system: System, action: GrantSudo) -> None:
@@ -107,7 +115,7 @@ async def _put_in_place(system: System, sudo: list[str], action: GrantSudo, acco
     """
     write = partial(_write, system, sudo, action)
     listing = await write(action.path, _rule(action, account, ()), MODE)
-    if any(listing.is_on(flag) for flag in (*OTHERS_PASSWORD, TERMINAL)):
+    if _wrong_default(listing):
         listing = await write(action.path, _rule(action, account, _said(listing)), MODE)
     sudoers = system.read(SUDOERS)
     if _fault(listing, action) and sudoers is not None and not _includes_last(system, action):
@@ -193,10 +201,20 @@ def _fault(listing: Listing, action: GrantSudo) -> str:
         return "not all commands are granted"
     if not action.ask_password and not listing.no_password:
         return "a password is asked, and there is none"
+    wrong = _wrong_default(listing)
+    return "" if listing.no_password and wrong.startswith((*OTHERS_PASSWORD, TRIES)) else wrong
+
+
+def _wrong_default(listing: Listing) -> str:
+    """Return in words what sudo's defaults have against the user."""
     if listing.is_on(TERMINAL):
         return f"{TERMINAL} is on"
+    if (user := listing.value(RUNS_AS)) not in (None, "root", "#0"):
+        return f"{RUNS_AS} is {user}"
+    if listing.value(TRIES) == "0":
+        return f"{TRIES} is 0"
     flag = next((flag for flag in OTHERS_PASSWORD if listing.is_on(flag)), "")
-    return f"{flag} is on: another password is asked" if flag and not listing.no_password else ""
+    return f"{flag} is on: another password is asked" if flag else ""
 
 
 async def _refusal(system: System, action: GrantSudo, account: Account, fault: str) -> ProvisioningError:
@@ -239,17 +257,18 @@ def _close_directory(system: System, directory: str) -> None:
 
 
 def _said(listing: Listing) -> tuple[str, ...]:
-    return tuple(flag for flag in (*OTHERS_PASSWORD, TERMINAL) if listing.mentions(flag))
+    """Return what puts right all that is said of the defaults which can be wrong."""
+    return tuple(right for name, right in PUT_RIGHT.items() if listing.mentions(name))
 
 
-def _rule(action: GrantSudo, account: Account, switched_off: tuple[str, ...]) -> bytes:
+def _rule(action: GrantSudo, account: Account, defaults: tuple[str, ...]) -> bytes:
     comment = "# Written by minprov for the administrator that this VM was created with.\n"
     is_alias = account.name[0].isupper() and ALIAS_CHARACTERS.issuperset(account.name)
     is_address = ADDRESS_CHARACTERS.issuperset(account.name)
     user = f"#{account.uid}" if is_alias or is_address else account.name
-    defaults = f"Defaults:{user} {', '.join(f'!{flag}' for flag in switched_off)}\n" if switched_off else ""
+    line = f"Defaults:{user} {', '.join(defaults)}\n" if defaults else ""
     tag = "" if action.ask_password else " NOPASSWD:"
-    return f"{comment}{defaults}{user} ALL=(ALL:ALL){tag} ALL\n".encode()
+    return f"{comment}{line}{user} ALL=(ALL:ALL){tag} ALL\n".encode()
 
 
 def _include(action: GrantSudo) -> bytes:

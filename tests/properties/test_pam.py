@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from minprov.machine.system import System
-from minprov.properties.pam import read_stack
+from minprov.properties.pam import find_judge_of_passwords, read_stack
 
 
 def test_files_are_read_in_their_place_and_lines_of_other_kinds_passed_over(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_files_are_read_in_their_place_and_lines_of_other_kinds_passed_over(tmp_
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    stack = list(read_stack(System(str(tmp_path)), "sshd"))
+    stack = list(read_stack(System(str(tmp_path)), "sshd", "account"))
     assert [(line.module, line.file, line.number) for line in stack] == [
         ("pam_nologin", "/etc/pam.d/sshd", 3),
         ("pam_unix", "/etc/pam.d/common", 1),
@@ -33,4 +33,7 @@ def test_files_are_read_in_their_place_and_lines_of_other_kinds_passed_over(tmp_
         ("pam_last", "/etc/pam.d/sshd", 10),
     ]
     assert "success=1" in stack[1].control
-    assert list(read_stack(System(str(tmp_path)), "loop")) == []
+    judge = find_judge_of_passwords(System(str(tmp_path)), "sshd")
+    assert judge
+    assert (judge.module, judge.number) == ("pam_deny", 2)
+    assert list(read_stack(System(str(tmp_path)), "loop", "account")) == []
