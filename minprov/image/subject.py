@@ -58,8 +58,11 @@ class Subject:
 
     @cached_property
     def distribution(self) -> Distribution:
-        """Return which distribution it is."""
-        return read_distribution(self.tree)
+        """Return which distribution it is; without a readable os-release, of no family."""
+        try:
+            return read_distribution(self.tree)
+        except ProvisioningError:
+            return Distribution("", "a system whose os-release cannot be read", "", "other")
 
     @cached_property
     def started(self) -> list[Started]:

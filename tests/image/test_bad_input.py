@@ -220,6 +220,16 @@ def test_what_a_user_may_not_read_is_unknown(tree_of_root: Path) -> None:
     assert not outcome.fails
 
 
+@pytest.mark.parametrize("name", ["etc/os-release", "boot/grub/grub.cfg"])
+def test_what_the_answer_begins_with_may_be_unreadable(
+    name: str, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tree / name).unlink(missing_ok=True)
+    (tree / name).symlink_to(Path(name).name)  # goes round
+    assert run(["check", "--root", str(tree)]) == 0
+    assert "checks passed" in capsys.readouterr().out
+
+
 def test_nothing_is_written(tree: Path) -> None:
     def state() -> str:
         return subprocess.run(

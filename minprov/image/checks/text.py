@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import sys
 import textwrap
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from minprov.errors import ProvisioningError
 from minprov.image.checks.outcome import CHECKS, Outcome
 from minprov.image.findings import Finding, Severity, printable
 from minprov.outcome.terminal import Colour, coloured
@@ -49,7 +51,9 @@ class Target(NamedTuple):
 
 def describe(kind: str, path: str, subject: Subject) -> Target:
     """Return what is checked; what the image says of itself is made fit for a terminal."""
-    kernels = tuple(printable(kernel.release) for kernel in subject.kernels)
+    kernels: tuple[str, ...] = ()
+    with suppress(ProvisioningError):  # which the checks of kernels have told
+        kernels = tuple(printable(kernel.release) for kernel in subject.kernels)
     generations = subject.disk.layout.generations if subject.disk else None
     distribution = subject.distribution
     return Target(kind, path, printable(distribution.name), distribution.family, kernels, generations)
