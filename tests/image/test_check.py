@@ -94,6 +94,7 @@ DISK = Disk(
 PARTITION = Partition(2, 29 << 30, 1 << 30, "82")
 DISK_DEFECTS = [
     ("vhd", "fails", DISK._replace(vhd_violations=(Violation("disk type", "3", "2"),)), None, "disk type is 3"),
+    ("vhd", "fails", DISK._replace(vhd_violations=None, format=ImageFormat.RAW), None, "is raw: it has no footer"),
     ("generations", "fails", DISK._replace(layout=Layout((), None, ("no boot code",))), None, "neither generation"),
     ("generations", "fails", DISK._replace(layout=Layout(("V1",), None, ())), 2, "generation 2 does not start"),
     ("generations", "risk", DISK._replace(table=PartitionTable("gpt", (), faults=("damaged",))), None, "damaged"),

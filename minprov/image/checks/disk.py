@@ -124,10 +124,14 @@ def judge_generations(subject: Subject) -> Iterator[Found]:
 
 def judge_vhd(subject: Subject) -> Iterator[Found]:
     """Look at what Azure refuses of a VHD."""
-    if subject.disk and subject.disk.vhd_violations is not None:
-        for violation in subject.disk.vhd_violations:
-            what = f"{violation.field} is {violation.found}, and Azure wants {violation.wanted}"
-            yield Found(what, subject.disk.path)
+    if subject.disk is None:
+        return
+    for violation in subject.disk.vhd_violations or ():
+        what = f"{violation.field} is {violation.found}, and Azure wants {violation.wanted}"
+        yield Found(what, subject.disk.path)
+    if subject.disk.vhd_violations is None and subject.disk.path.lower().endswith(".vhd"):
+        what = f"it is called .vhd, and is {subject.disk.format.value}: it has no footer with the cookie 'conectix'"
+        yield Found(what, subject.disk.path)
 
 
 def judge_size(subject: Subject) -> Iterator[Found]:
