@@ -117,7 +117,7 @@ LAST_CHANGE = (
 async def measure(agent: Agent, conditions: Conditions, *, costs: bool) -> dict[str, Any]:
     """Boot once, or twice; return the figures of `ROWS`, and what was applied."""
     name = agent.recipe.name
-    image = replace(agent.recipe, name=f"{name}-timed")
+    image = replace(agent.recipe, name=f"{name}-bare" if conditions.bare else f"{name}-timed")
     if not conditions.bare:  # as on an image's own first boot
         image = replace(
             image,
@@ -139,7 +139,7 @@ async def measure(agent: Agent, conditions: Conditions, *, costs: bool) -> dict[
         if costs:
             later = replace(
                 image,
-                name=f"{name}-measured",
+                name=f"{image.name}-measured",
                 trees=(*image.trees, "measured"),
                 commands=(*image.commands, f"systemctl disable --quiet {' '.join(agent.units)}"),
             )
@@ -225,11 +225,11 @@ async def count_costs(guest: Guest, agent: Agent) -> dict[str, float]:
 
 def added_size(recipe: Recipe) -> float:
     """Return the installed size, in MiB, of what the recipe has beyond a system without Python and provisioner."""
-    own = 0
+    own = sum((PROJECT / source).stat().st_size for source, _ in recipe.files) // 1024
     if recipe.minprov:
         package = next(ensure_package().glob("minprov_*.deb"))
         shown = subprocess.run(["dpkg-deb", "--field", package, "Installed-Size"], capture_output=True, check=True)
-        own = int(shown.stdout)
+        own += int(shown.stdout)
     return (installed_size(recipe.packages) + own - installed_size((*COMMON, *SYSTEMD))) / 1024
 
 
