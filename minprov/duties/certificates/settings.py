@@ -16,7 +16,9 @@ class Options(NamedTuple):
 
 SETTINGS = {
     "certificates.policy": Setting(
-        "certificates", "Fetch the certificates that the VM was created with, and their keys, at every boot."
+        "certificates",
+        "Fetch the certificates that the VM was created with, and their keys, at every boot; before Ready, SSH keys "
+        "that the ovf-env names by a thumbprint alone.",
     ),
     "certificates.directory": Setting(
         "directory", "Where they are put, for root alone.", r"/[^\x00]*", "an absolute path"
