@@ -178,7 +178,7 @@ PARTITION_LIMIT = 60.0
 """Mounting one partition of an image."""
 GUESTFS_LIMIT = 600.0
 """libguestfs' machine, to start: without KVM its processor is emulated."""
-OWN_PROGRAM_LIMIT = 30.0
+SYSTEM_PROGRAM_LIMIT = 30.0
 """A program of the system that is checked, where that was asked for."""
 SIGNATURE_LIMIT = 30.0
 """sbverify, for one program."""

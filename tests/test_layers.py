@@ -151,7 +151,7 @@ INSIDE = {
         {"esp", "mounts", "progress", "tree"},
         {"family", "initramfs", "layout", "qemu_img"},
         {"disk_file", "kernels", "model"},
-        {"boot", "guestfs", "mounted_disk", "network", "own_program", "services", "signatures", "vhd"},
+        {"boot", "guestfs", "mounted_disk", "network", "services", "signatures", "system_program", "vhd"},
         {"disk"},
         {"subject"},
         {"findings", "waagent_import"},

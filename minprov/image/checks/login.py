@@ -11,7 +11,7 @@ from minprov.formats import sshd_config, sudoers
 from minprov.formats.accounts import existing_groups
 from minprov.formats.sshd_config import Connection
 from minprov.image.findings import Check, Found, Severity, left_behind
-from minprov.image.own_program import errors_of
+from minprov.image.system_program import errors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

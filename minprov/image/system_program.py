@@ -12,7 +12,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
-from minprov.limits import OWN_PROGRAM_LIMIT
+from minprov.limits import SYSTEM_PROGRAM_LIMIT
 from minprov.machine.tools import PATH
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def errors_of(tree: Tree, program: str, *options: str) -> str:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 env={"PATH": PATH, "LANG": "C.UTF-8"},
-                timeout=OWN_PROGRAM_LIMIT,
+                timeout=SYSTEM_PROGRAM_LIMIT,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
