@@ -7,7 +7,11 @@ partition is written by this module, below one directory, and is bounded in file
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import subprocess
+import tempfile
+from typing import IO
 
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import ESP_LIMIT
@@ -17,6 +21,7 @@ FALLBACK_LOADERS = {"BOOTX64.EFI": "x64", "BOOTAA64.EFI": "Arm64"}
 """By file name, the architecture as Azure calls it; in EFI/BOOT (UEFI 2.10 §3.5.1.1)."""
 MAX_FILES = 2000
 MAX_BYTES = 1 << 30
+MAX_LISTING = 1 << 20
 _ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"}
 
 
@@ -41,40 +46,50 @@ def copy_esp(image: str, offset: int, target: str) -> None:
         parts = path.removeprefix("::/").split("/")
         if path.endswith("/") or any(part in ("", ".", "..") for part in parts):
             continue
-        contents = _run(image, offset, "mtype", f"::/{'/'.join(parts)}")
-        left -= len(contents)
-        if left < 0:
-            raise _unreadable(image, f"its EFI system partition has more than {MAX_BYTES} bytes of files")
         file = os.path.join(target, *parts)
-        os.makedirs(os.path.dirname(file), exist_ok=True)
-        with open(file, "wb") as stream:
-            stream.write(contents)
+        try:
+            os.makedirs(os.path.dirname(file), exist_ok=True)
+            with open(file, "xb") as stream:
+                _run(image, offset, "mtype", f"::/{'/'.join(parts)}", output=stream, limit=left)
+                left -= stream.tell()
+        except OSError as error:  # names that no two files can have, or no room
+            raise _unreadable(image, f"its EFI system partition: {path}: {error.strerror}") from error
 
 
 def _listing(image: str, offset: int, *options: str) -> list[str]:
-    lines = _run(image, offset, "mdir", "-b", *options).decode(errors="replace").splitlines()
+    with tempfile.TemporaryFile() as output:
+        _run(image, offset, "mdir", "-b", *options, output=output, limit=MAX_LISTING)
+        output.seek(0)
+        lines = output.read().decode(errors="replace").splitlines()
     if len(lines) > MAX_FILES:
         raise _unreadable(image, f"its EFI system partition has more than {MAX_FILES} files")
     return lines
 
 
-def _run(image: str, offset: int, tool: str, *options: str) -> bytes:
-    """Return what an mtools program prints; what it does not find is nothing."""
+def _run(image: str, offset: int, tool: str, *options: str, output: IO[bytes], limit: int) -> None:
+    """Have an mtools program write to a file, which is bounded; what it does not find is nothing."""
     program = find_tool(tool)
     if program is None:
         raise _unreadable(image, "mtools is not installed, which reads the EFI system partition")
     # mtools takes what follows the last @@ for an offset.
     argv = [program, "-i", f"{image}@@{offset}", *options]
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, env=_ENVIRONMENT, timeout=ESP_LIMIT, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _unreadable(image, f"{tool}: no answer after {ESP_LIMIT:g} s") from error
-    if done.returncode and b"not found" not in done.stderr:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _unreadable(image, f"{tool}: {words[-1][:200] if words else 'it failed'}")
-    return done.stdout
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=_ENVIRONMENT)
+        with process:
+            # The kernel ends what writes more.
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+            try:
+                status = process.wait(ESP_LIMIT)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise _unreadable(image, f"{tool}: no answer after {ESP_LIMIT:g} s") from error
+        output.seek(0, os.SEEK_END)
+        errors.seek(0)
+        words = errors.read(MAX_LISTING).decode(errors="replace").strip()
+    if status and "not found" not in words:
+        if status == -signal.SIGXFSZ:
+            words = f"more than {limit} bytes"
+        raise _unreadable(image, f"{tool}: {words.splitlines()[-1][:200] if words else 'it failed'}")
 
 
 def _unreadable(image: str, detail: str) -> ProvisioningError:

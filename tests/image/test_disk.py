@@ -15,6 +15,7 @@ from minprov.errors import ProvisioningError, Reason
 from minprov.formats.partitions import ESP
 from minprov.image.checks.outcome import run_checks
 from minprov.image.disk import disk_tree
+from minprov.image.esp import copy_esp
 from minprov.image.findings import Severity
 from minprov.image.subject import Subject
 from minprov.image.tree import Tree
@@ -307,3 +308,32 @@ def test_without_root_the_way_out_is_named(tmp_path: Path) -> None:
     assert done.returncode == os.EX_UNAVAILABLE, done.stderr
     assert "run as root" in done.stderr
     assert "guestmount" in done.stderr
+
+
+@pytest.mark.parametrize(("limit", "said"), [(1 << 30, None), (1000, "mtype: more than 1000 bytes")])
+def test_a_copy_of_an_esp_is_bounded(
+    limit: int, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minprov.image.esp.MAX_BYTES", limit)
+    image = assemble(tmp_path / "image")
+    (tmp_path / "large").write_bytes(bytes(2000))
+    subprocess.run(["mcopy", "-i", f"{image}@@{MIB}", tmp_path / "large", "::/large"], check=True)
+    target = tmp_path / "target"
+    if said is None:
+        copy_esp(str(image), MIB, str(target))
+        assert (target / "large").stat().st_size == 2000
+        assert (target / "EFI/BOOT/BOOTX64.EFI").read_bytes() == b"MZ"
+    else:
+        with pytest.raises(ProvisioningError) as caught:
+            copy_esp(str(image), MIB, str(target))
+        assert said in str(caught.value)
+
+
+def test_a_copy_of_an_esp_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    image = assemble(tmp_path / "image")
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "EFI").touch()  # as where a name is a file's and a directory's
+    with pytest.raises(ProvisioningError) as caught:
+        copy_esp(str(image), MIB, str(target))
+    assert "EFI/BOOT/BOOTX64.EFI: Not a directory" in str(caught.value)
