@@ -9,11 +9,8 @@ depends on what else this machine does. Needs root and strace(1).
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import sys
-import tempfile
-import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -21,9 +18,9 @@ from bench.startup import ENVIRONMENT
 from minprov.emulator.platform import Emulator
 from minprov.emulator.sample import sample_media
 from minprov.emulator.vm import SAMPLE_VM
+from tests.harness.by_itself import in_machine
 from tests.harness.driver import PATH
-from tests.harness.linux import CLONE_NEWNS, die_with_parent, unshare
-from tests.harness.machine import IMDS, WIRESERVER, Image, Machine, leave_this_machine
+from tests.harness.machine import IMDS, WIRESERVER, Machine
 
 BEFORE = 9015
 """What version 0.1.0 took, which asked sudo nothing and read few settings of sshd: Debian 12, Python 3.11.7."""
@@ -78,39 +75,16 @@ def count(machine: Machine) -> Counter[str]:
     return calls
 
 
-def report(calls: Counter[str]) -> bool:
-    """Print what was counted, and return whether it is within the limit."""
+def measure(machine: Machine) -> int:
+    """Provision a machine, print what was counted, and return 0 if it is within the limit."""
+    prepare(machine)
+    asyncio.run(provision(machine))
+    calls = count(machine)
     print(", ".join(f"{program} {number}" for program, number in calls.most_common()))
     ratio = calls.total() / BEFORE
     print(f"system calls {calls.total()}, of 0.1.0 {BEFORE}: ratio {ratio:.3f}, budget {LIMIT}")
-    return ratio <= LIMIT
-
-
-def main() -> int:
-    """Make a machine, as `python -m tests.harness` does, and return 0 if what happens in it is within the limit."""
-    with tempfile.TemporaryDirectory(prefix="minprov-machine-") as place:
-        if child := os.fork():
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        status = os.EX_SOFTWARE
-        try:
-            os.umask(0o022)
-            unshare(CLONE_NEWNS)
-            image = Image(place, [sys.executable, "-I", "-m", "minprov"], privileged=True)
-            leave_this_machine()
-            if child := os.fork():
-                status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            else:
-                die_with_parent()
-                machine = Machine(image, tree=False)
-                prepare(machine)
-                asyncio.run(provision(machine))
-                status = not report(count(machine))
-        except BaseException:  # this process has to end here, whatever it was
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            os._exit(status)
+    return int(ratio > LIMIT)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(in_machine([sys.executable, "-I", "-m", "minprov"], measure))

@@ -6,19 +6,17 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
-import tempfile
-import traceback
+from functools import partial
 from pathlib import Path
 
+from .by_itself import in_machine
 from .case import Case, load_case
 from .client import REPOSITORY
 from .driver import PATH, run_case
 from .golden import read_expected, shown
-from .linux import CLONE_NEWNS, die_with_parent, unshare
-from .machine import Image, Machine, Unavailable, leave_this_machine
+from .machine import Machine
 
 CASES = REPOSITORY / "tests/cases"
 
@@ -37,39 +35,11 @@ def main() -> int:
         return os.EX_OK
     if os.geteuid() != 0:
         parser.error(f"{arguments.what} needs root")
-    with tempfile.TemporaryDirectory(prefix="minprov-machine-") as place:
-        return _in_namespaces(case, place, enter=arguments.what == "enter", keep=arguments.keep)
+    work = partial(_run, case, enter=arguments.what == "enter", keep=arguments.keep)
+    return in_machine([sys.executable, "-m", "minprov"], work, tree=case.tree)
 
 
-def _in_namespaces(case: Case, place: str, *, enter: bool, keep: Path | None) -> int:
-    """Make the image and, in a process that is process 1 of it, the machine; wait for its end."""
-    # A handler, so that an interrupt ends what runs in the machine, which has its own, and not these.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    if child := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    status = os.EX_SOFTWARE
-    try:
-        os.umask(0o022)
-        unshare(CLONE_NEWNS)
-        image = Image(place, [sys.executable, "-m", "minprov"], privileged=True)
-        leave_this_machine()
-        if child := os.fork():
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        else:
-            die_with_parent()
-            _run(case, Machine(image, tree=case.tree), enter=enter, keep=keep)
-            status = os.EX_OK
-    except Unavailable as reason:
-        print(f"cannot be run here: {reason}", file=sys.stderr)
-        status = os.EX_UNAVAILABLE
-    except BaseException:  # this process has to end here, whatever it was
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
-
-
-def _run(case: Case, machine: Machine, *, enter: bool, keep: Path | None) -> None:
+def _run(case: Case, machine: Machine, *, enter: bool, keep: Path | None) -> int:
     came_to = asyncio.run(run_case(case, machine))
     print("\n".join(came_to["log"]), file=sys.stderr)
     print(shown(came_to["observed"]))
@@ -87,6 +57,7 @@ def _run(case: Case, machine: Machine, *, enter: bool, keep: Path | None) -> Non
             check=False,
             env={"PATH": PATH, "LANG": "C.UTF-8", "HOME": "/root", "TERM": os.environ.get("TERM", "dumb")},
         )
+    return os.EX_OK
 
 
 if __name__ == "__main__":
