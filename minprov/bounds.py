@@ -43,15 +43,25 @@ class Bounds:
     async def run(self, work: Coroutine[Any, Any, None], *, limit: float = math.inf) -> None:
         """Run what may take long until it ends, or is ended by the deadline, a limit in seconds, or `terminate`.
 
-        Raises: TimeoutError, or ProvisioningError(TERMINATED), in an exception group as all that the work raises.
+        Raises: TimeoutError, or ProvisioningError(TERMINATED), or what the work raises.
         """
-        deadline = min(self.deadline, asyncio.get_running_loop().time() + limit)
-        async with asyncio.timeout_at(deadline + DEADLINE_SLACK), asyncio.TaskGroup() as group:
-            self._work = group.create_task(work)
-            if self._terminated:
-                self._work.cancel()
+        left = min(self.deadline - asyncio.get_running_loop().time(), limit) + DEADLINE_SLACK
+        self._work = asyncio.create_task(work)
+        if self._terminated:
+            self._work.cancel()
+        # In no TaskGroup: where something fails in one, Python 3.11 and 3.12 leave a request to cancel with the task
+        # around it, and in 3.11.2, Debian 12's, no time limit that passes later in that task is told from the request.
+        try:
+            await asyncio.wait([self._work], timeout=left)
+            in_time = self._work.done()
+        finally:
+            self._work.cancel()
+            await asyncio.wait([self._work])
         if self._work.cancelled():
-            raise ProvisioningError(Reason.TERMINATED, waited_for=self._timeline.waited_for)
+            if in_time:
+                raise ProvisioningError(Reason.TERMINATED, waited_for=self._timeline.waited_for)
+            raise TimeoutError
+        self._work.result()
 
     @asynccontextmanager
     async def heartbeat(self, say: Callable[[str], Awaitable[None]]) -> AsyncIterator[None]:

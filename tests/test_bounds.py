@@ -18,10 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from minprov.bounds import Bounds
 from minprov.emulator.faults import Faults, Step
 from minprov.emulator.platform import Emulator, Exchange
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.child_process import in_child_process
+from minprov.outcome.timeline import Timeline
 from tests.outcome.test_kvp import held
 from tests.stuck import stuck_files
 from tests.whole_run import Ended, WholeRun, ended, on, terminate
@@ -387,6 +389,28 @@ def test_sigterm_ends_the_wait_for_wireserver_and_the_next_run_reports(whole: Wh
 # -- the heartbeat -----------------------------------------------------------------------------------------------------
 
 SOON = "import minprov.bounds; minprov.bounds.HEARTBEAT = 0.05" + MAIN
+
+
+def test_a_time_limit_after_a_failure_is_a_time_out() -> None:
+    async def fail() -> None:
+        raise ProvisioningError(Reason.NO_SOURCE)
+
+    async def main() -> int:
+        bounds = Bounds(60, Timeline())
+        for _ in range(2):
+            with pytest.raises(ProvisioningError):
+                await bounds.run(fail())
+        with pytest.raises(TimeoutError):
+            await bounds.run(asyncio.sleep(60), limit=-1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.sleep(60)
+        task = asyncio.current_task()
+        assert task
+        return task.cancelling()
+
+    # In Debian 12's Python a request to cancel that was left behind would have the last time-out end the run.
+    assert asyncio.run(main()) == 0
 
 
 async def heartbeat(whole: WholeRun, process: asyncio.subprocess.Process, subject: str) -> None:
