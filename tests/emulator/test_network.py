@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,9 @@ except ProvisioningError as error:
 )
 def test_it_is_made_or_it_is_said_what_it_takes(prepare: str, said: str) -> None:
     shell = ("unshare", "--mount", "sh", "-euc", f'{prepare}; exec "$@"', "sh")
-    done = subprocess.run([*shell, sys.executable, "-c", MAKE], capture_output=True, text=True, check=False)
+    # A host's language is not the one in which the tools are listened to.
+    environment = os.environ | {"LC_ALL": "C.UTF-8", "LANGUAGE": "de"}
+    command = [*shell, sys.executable, "-c", MAKE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert said in done.stdout + done.stderr
     assert ("NOT_PERMITTED" in done.stderr) == (prepare != "true")

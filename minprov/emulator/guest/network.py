@@ -74,8 +74,11 @@ class Network:
         return [*inside, "setpriv", "--pdeathsig", "KILL", *map(str, argv)]
 
     async def spawn(self, transcript: Transcript, *argv: str | Path) -> Process:
-        """Start a process that lives as long as the network, and follow what it writes."""
-        process = await asyncio.create_subprocess_exec(*self.argv(*argv), stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
+        """Start a process that lives as long as the network, and follow what it writes, in English."""
+        environment = os.environ | {"LC_ALL": "C"}
+        process = await asyncio.create_subprocess_exec(
+            *self.argv(*argv), stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment
+        )
         assert process.stdout  # noqa: S101  # PIPE
         follower = asyncio.create_task(transcript.follow(process.stdout))
         self._stack.push_async_callback(asyncio.wait_for, follower, 10)
