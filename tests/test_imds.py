@@ -197,7 +197,7 @@ def test_name_that_cannot_be_used_has_its_own_reason(profile: object, reason: Re
 def test_intricate_answer_costs_little(data: bytes) -> None:
     assert len(data) <= MAX_BYTES
     seconds, peak = cost(parse_instance, data)
-    assert seconds < 1
+    assert seconds < 5
     assert peak < 48 * MIB
 
 

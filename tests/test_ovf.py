@@ -386,7 +386,7 @@ LONG = b"x" * (MAX_BYTES // 2)
 def test_intricate_document_costs_little(data: bytes) -> None:
     for parse in (parse_ovf_env, redact):
         seconds, peak = cost(parse, data)
-        assert seconds < 1
+        assert seconds < 5
         assert peak < 16 * MIB
 
 

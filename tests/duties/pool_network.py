@@ -44,12 +44,11 @@ def run(command: str) -> None:
 def platform(directory: Path, faults: str) -> Iterator[subprocess.Popen[str]]:
     """Start the emulated platform in a namespace of its own; the context ends with it."""
     (directory / "faults.toml").write_text(faults)
-    emulator = f"{sys.executable} -m minprov.emulator --real-addresses --faults {directory}/faults.toml"
-    script = (
-        "ip link set lo up && ip address add 168.63.129.16/32 dev lo && ip address add 169.254.169.254/32 dev lo "
-        f"&& exec {emulator} --log {directory}/log"
-    )
-    process = subprocess.Popen(["unshare", "--net", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
+    emulator = [sys.executable, "-m", "minprov.emulator", "--real-addresses"]
+    emulator += ["--faults", f"{directory}/faults.toml", "--log", f"{directory}/log"]
+    addresses = "ip address add 168.63.129.16/32 dev lo && ip address add 169.254.169.254/32 dev lo"
+    shell = ["unshare", "--net", "sh", "-c", f'ip link set lo up && {addresses} && exec "$0" "$@"']
+    process = subprocess.Popen([*shell, *emulator], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
         assert "listening" in process.stdout.readline()

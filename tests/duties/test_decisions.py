@@ -29,8 +29,9 @@ pytestmark = pytest.mark.root
 def fill(directory: Path, content: dict[str, Any]) -> Path:
     image = directory / "disk"
     image.touch()
-    script = f'D=$PWD/disk; truncate -s {content.get("size", "128M")} "$D"; . {HERE}/contents.sh; {content["holds"]}'
-    subprocess.run(["bash", "-c", script], cwd=directory, check=True, stdout=subprocess.DEVNULL)
+    script = f'D=$PWD/disk; truncate -s {content.get("size", "128M")} "$D"; . "$0"; {content["holds"]}'
+    command = ["bash", "-c", script, f"{HERE}/contents.sh"]
+    subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
     return image
 
 

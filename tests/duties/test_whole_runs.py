@@ -99,8 +99,7 @@ def test_what_a_kill_leaves_is_made_good_by_the_next_run(file_system: str, n: in
     image = fill(tmp_path, DISKS[file_system])
     with loop_device(image) as device:
         config = write_config(tmp_path, device, file_system=file_system)
-        script = f'exec bash {HERE}/killed.sh "$@"'
-        done = in_namespace(script, str(n), config, device, MOUNT_POINT, *PROGRAM)
+        done = in_namespace('exec bash "$@"', f"{HERE}/killed.sh", str(n), config, device, MOUNT_POINT, *PROGRAM)
     assert "met none" not in done.stdout
     assert done.returncode == 0, done.stderr
 
