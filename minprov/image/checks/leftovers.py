@@ -233,7 +233,7 @@ CHECKS = (
     Check(
         "resolver",
         Severity.RISK,
-        "/etc/resolv.conf has no name server of the builder's network",
+        "/etc/resolv.conf has no name server and no domain of the builder's network",
         "Until DHCP replaces it, if it does, names are asked of an address that does not answer: logins and sudo wait.",
         WAAGENT,
         judge_resolver,
