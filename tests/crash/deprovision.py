@@ -62,7 +62,7 @@ LOGIN = (
     *("/home/azureuser", "/home/azureuser/.ssh", "/home/azureuser/.ssh/authorized_keys"),
 )
 ELSEWHERE = "/var/cache/apt/*"  # is the host's, which may be installing something
-HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+HOST_KEYS = "/etc/ssh/ssh_host_*_key"
 
 
 class Kind(NamedTuple):
@@ -139,7 +139,7 @@ def boot(image: Image, kind: Kind, disk: str, undisturbed: Undisturbed) -> list[
     found = state_of(machine)
     paths = [path for path in differences(found, undisturbed.provisioned) if matches(path, LOGIN)]
     faults = [f"for a login {path} is {found.get(path)}, not {undisturbed.provisioned.get(path)}" for path in paths]
-    if HOST_KEY not in found:
+    if not any(matches(path, (HOST_KEYS,)) for path in found):
         faults.append("no host key")
     return faults
 
