@@ -50,9 +50,14 @@ MAY_DIFFER = {
     "/var/lib/systemd/catalog/*": "made at the first boot",
     "/var/cache/ldconfig/*": "made at the first boot",
     "/etc/ld.so.cache": "made at the first boot",
+    "/tmp/.*-unix": "empty directories that each boot makes",
     "/usr/lib/rc/cache*": "OpenRC's, made of its scripts",
 }
-OF_AN_ADOPTED_ACCOUNT = ("/etc/shadow",)  # its password becomes "*", whatever it was
+OF_AN_ADOPTED_ACCOUNT = {
+    "/etc/shadow": "its password becomes *, whatever it was",
+    f"/home/{USERNAME}/.ssh": "its home stays, with an empty directory",
+    f"/home/{USERNAME}/.sudo_as_admin_successful": "sudo's, of its first use",
+}
 IDENTITIES = {
     "host keys": "cat /etc/ssh/ssh_host_*_key.pub",
     "machine id": "cat /etc/machine-id",
