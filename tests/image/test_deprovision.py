@@ -265,6 +265,17 @@ def test_the_password_of_an_account_that_went_stays_in_no_copy(
     assert not copy.exists()
 
 
+@pytest.mark.parametrize(("name", "goes"), [("packer", True), ("root", False)])
+def test_rules_for_sudo_go_with_the_accounts(
+    name: str, goes: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree("debian", tmp_path)
+    rules = f"# User rules\n{name} ALL=(ALL) NOPASSWD:ALL\n"
+    files = [write(tmp_path, f"/etc/sudoers.d/{file}", rules) for file in ("waagent", "90-cloud-init-users")]
+    assert deprovision(tmp_path, capsys, "--without-manifest")[0] == 0
+    assert [file.exists() for file in files] == [not goes] * 2
+
+
 # In a mount namespace of its own, whose mounts go with it.
 COVERED = """
 import asyncio, sys

@@ -46,10 +46,12 @@ HOSTNAME, HOSTS, RESOLVER = "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"
 CERTIFICATES = "certificates.json"
 OF_AN_ACCOUNT = {PASSWORD: "password", UNLOCKED: "lock", AGEING: "age"}
 """What of an account is withdrawn while it stays."""
+SUDO_RULES = ("/etc/sudoers.d/waagent", "/etc/sudoers.d/90-cloud-init-users")
+"""Other agents' files, of nothing but rules for the users that they made."""
 WAAGENT_PROVISIONED = "/var/lib/waagent/provisioned"
 IDS = (
     *dict.fromkeys(rule.id for rule in RULES),
-    *("minprov", "user", "hostname", "hosts", "resolver", "root-password"),
+    *("minprov", "user", "sudo-rules", "hostname", "hosts", "resolver", "root-password"),
 )
 """What `--keep` takes."""
 
@@ -113,6 +115,7 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
         *_by_manifest(system, options, effects, users),
         *_names(tree),
         *_accounts(system, made),
+        *_sudo_rules(system, tree),
     ]
     covered = {item.target for item in items if item.act is Act.WITHDRAW}
     items = [
@@ -259,6 +262,16 @@ def _accounts(system: System, made: Mapping[str, Effect]) -> Iterator[Item]:
     why = "minprov made it; its home directory goes with it"
     for name, effect in made.items():
         yield Item("user", Phase.ACCESS, Act.REMOVE_ACCOUNT, name, why, effect=effect)
+
+
+def _sudo_rules(system: System, tree: Tree) -> Iterator[Item]:
+    """Yield files of rules none of which is for an account that is there yet."""
+    accounts = system.read_text(PASSWD)
+    why = "an administrator of the same name would have the rights of one that went"
+    for path in SUDO_RULES:
+        names = [line.split()[0] for _, line in tree.lines(path)]
+        if names and not any(find_account(accounts, name) for name in names):
+            yield Item("sudo-rules", Phase.ACCESS, Act.DELETE, path, why)
 
 
 def _copies(tree: Tree, items: Collection[Item]) -> Iterator[Item]:
