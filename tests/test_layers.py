@@ -172,7 +172,7 @@ INSIDE = {
         {"outcome"},
         {"text"},
     ),
-    "image.deprovision": ({"rules", "shutdown"}, {"planning"}, {"carrying_out"}),
+    "image.deprovision": ({"rules", "shutdown"}, {"accounts"}, {"planning"}, {"carrying_out"}),
     "image.fixes": ({"steps"}, {"console", "files"}, {"fixing"}),
     "commands": (
         {"logs", "output", "parser", "stopping"},

@@ -25,7 +25,7 @@ from minprov.machine.system import System
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from minprov.image.deprovision.planning import Item
+    from minprov.image.deprovision.rules import Item
 
 SCHEMA = "minprov/deprovision/1"
 SHUT_DOWN = "Shut down without writing a history: unset HISTFILE; systemctl poweroff"

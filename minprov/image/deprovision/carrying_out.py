@@ -25,7 +25,7 @@ from minprov.properties.name_service import PASSWD
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from minprov.image.deprovision.planning import Item
+    from minprov.image.deprovision.rules import Item
     from minprov.machine.system import System
 
 FILE_MODE = 0o644

@@ -4,68 +4,54 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
-from minprov.formats.accounts import find_account, find_fields, find_password_field, groups_of
+from minprov.formats.accounts import find_fields
 from minprov.image.checks import leftovers
 from minprov.image.checks.machine_id import DBUS_ID
-from minprov.image.deprovision.rules import ACCOUNT_COPIES, COPIES, RULES, Act, Phase
+from minprov.image.deprovision.accounts import (
+    OF_AN_ACCOUNT,
+    has_processes,
+    is_same,
+    plan_accounts,
+    plan_copies,
+    plan_sudo_rules,
+)
+from minprov.image.deprovision.rules import ACCOUNT_COPIES, RULES, Act, Item, Phase
 from minprov.image.deprovision.shutdown import find_directories, find_services, is_to_be_shut_down
 from minprov.image.subject import Subject
 from minprov.machine.files import file_error
 from minprov.machine.journal import Journal
 from minprov.machine.manifest import (
     ACCOUNT,
-    AGEING,
     FILE,
     GROUPS,
     KEYS,
     PASSWORD,
-    UNLOCKED,
     Effect,
     Manifest,
     digest,
     merge,
 )
-from minprov.properties.name_service import PASSWD
 from minprov.properties.password import SHADOW
-from minprov.properties.user import GROUP
 from minprov.properties.withdrawal import NO_HOSTNAME, confirm, find_unrecorded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
     from minprov.config import Options
     from minprov.image.tree import Tree
     from minprov.machine.system import System
 
-SUBORDINATE_IDS = ("/etc/subuid", "/etc/subgid")
 HOSTNAME, HOSTS, RESOLVER = "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"
 CERTIFICATES = "certificates.json"
-OF_AN_ACCOUNT = {PASSWORD: "password", UNLOCKED: "lock", AGEING: "age"}
-"""What of an account is withdrawn while it stays."""
-SUDO_RULES = ("/etc/sudoers.d/waagent", "/etc/sudoers.d/90-cloud-init-users")
-"""Other agents' files, of nothing but rules for the users that they made."""
 WAAGENT_PROVISIONED = "/var/lib/waagent/provisioned"
 IDS = (
     *dict.fromkeys(rule.id for rule in RULES),
     *("minprov", "user", "sudo-rules", "hostname", "hosts", "resolver", "root-password"),
 )
 """What `--keep` takes."""
-
-
-class Item(NamedTuple):
-    """One thing that goes."""
-
-    id: str
-    phase: Phase
-    act: Act
-    target: str
-    why: str
-    contents: bytes | None = None
-    effect: Effect | None = None
 
 
 class Plan(NamedTuple):
@@ -104,7 +90,7 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
         raise ProvisioningError(Reason.NOT_PROVISIONED, path=options.state_dir, hint="--without-manifest")
     effects = manifest.effects if manifest else find_unrecorded(system, (options.sudo_file, options.sshd_drop_in))
     removes = request.user and "user" not in request.keep
-    made = {e.target: e for e in effects if removes and e.kind == ACCOUNT and _is_same(system, e)}
+    made = {e.target: e for e in effects if removes and e.kind == ACCOUNT and is_same(system, e)}
     users = list(made)
     shut_down = system.live and is_to_be_shut_down()
     items = [
@@ -114,8 +100,8 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
         *_certificates(tree, options, request.certificates),
         *_by_manifest(system, options, effects, users),
         *_names(tree),
-        *_accounts(system, made),
-        *_sudo_rules(system, tree),
+        *plan_accounts(system, made),
+        *plan_sudo_rules(system, tree),
     ]
     covered = {item.target for item in items if item.act is Act.WITHDRAW}
     items = [
@@ -124,9 +110,9 @@ def plan_deprovision(system: System, tree: Tree, options: Options, request: Requ
         if item.id not in request.keep and (item.act is Act.WITHDRAW or item.target not in covered)
     ]
     if ACCOUNT_COPIES.id not in request.keep:
-        items += _copies(tree, items)
+        items += plan_copies(tree, items)
     items.sort(key=lambda item: item.phase)
-    logged_in = tuple(name for name in users if system.live and _has_processes(system, name))
+    logged_in = tuple(name for name in users if system.live and has_processes(system, name))
     return Plan(tuple(items), tuple(_warn(system, tree, effects, items, logged_in)), logged_in)
 
 
@@ -253,54 +239,6 @@ def _names(tree: Tree) -> Iterator[Item]:
         yield Item("hostname", Phase.IDENTITY, Act.REWRITE, HOSTNAME, "is the name of this machine", contents)
     if any(True for _ in leftovers.judge_resolver(subject)):
         yield Item("resolver", Phase.IDENTITY, Act.EMPTY, RESOLVER, "has name servers of this network")
-
-
-def _accounts(system: System, made: Mapping[str, Effect]) -> Iterator[Item]:
-    field = find_password_field(system.read_text(SHADOW), "root")
-    if field is not None and not field.startswith(("*", "!")):
-        yield Item("root-password", Phase.ACCESS, Act.LOCK, "root", "its password would be the same in each VM")
-    why = "minprov made it; its home directory goes with it"
-    for name, effect in made.items():
-        yield Item("user", Phase.ACCESS, Act.REMOVE_ACCOUNT, name, why, effect=effect)
-
-
-def _sudo_rules(system: System, tree: Tree) -> Iterator[Item]:
-    """Yield files of rules none of which is for an account that is there yet."""
-    accounts = system.read_text(PASSWD)
-    why = "an administrator of the same name would have the rights of one that went"
-    for path in SUDO_RULES:
-        names = [line.split()[0] for _, line in tree.lines(path)]
-        if names and not any(find_account(accounts, name) for name in names):
-            yield Item("sudo-rules", Phase.ACCESS, Act.DELETE, path, why)
-
-
-def _copies(tree: Tree, items: Collection[Item]) -> Iterator[Item]:
-    """Yield the copies that account tools make when they do what is planned."""
-    acts = (Act.LOCK, Act.LEAVE_GROUPS, Act.REMOVE_ACCOUNT)
-    if any(item.act in acts or (item.effect and item.effect.kind in OF_AN_ACCOUNT) for item in items):
-        rule = ACCOUNT_COPIES
-        for path in COPIES:
-            if not tree.exists(path):
-                yield Item(rule.id, rule.phase, rule.act, path, rule.why)
-
-
-def _is_same(system: System, effect: Effect) -> bool:
-    """Tell whether an account is the one that was made, or what a tool that was killed has left of it."""
-    account = find_account(system.read_text(PASSWD), effect.target)
-    if account is None:
-        own = SUBORDINATE_IDS if effect.gid is not None else (*SUBORDINATE_IDS, GROUP)
-        joined = groups_of(system.read_text(GROUP), effect.target)
-        return bool(joined) or any(find_fields(system.read_text(path), effect.target) for path in (SHADOW, *own))
-    return effect.uid in (None, account.uid)
-
-
-def _has_processes(system: System, name: str) -> bool:
-    account = find_account(system.read_text(PASSWD), name)
-    for entry in os.listdir("/proc"):
-        with suppress(OSError):
-            if entry.isdecimal() and account and os.stat(f"/proc/{entry}").st_uid == account.uid:
-                return True
-    return False
 
 
 def _warn(

@@ -7,7 +7,10 @@ leftovers and no rule covers, a test finds.
 from __future__ import annotations
 
 from enum import Enum, IntEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from minprov.machine.manifest import Effect
 
 
 class Phase(IntEnum):
@@ -43,6 +46,18 @@ class Act(Enum):
     """What is written to a directory from now on does not reach the disk."""
     STOP = "stop"
     """A service writes no more from now on."""
+
+
+class Item(NamedTuple):
+    """One thing that goes."""
+
+    id: str
+    phase: Phase
+    act: Act
+    target: str
+    why: str
+    contents: bytes | None = None
+    effect: Effect | None = None
 
 
 class Rule(NamedTuple):
