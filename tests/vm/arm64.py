@@ -12,12 +12,10 @@ from pathlib import Path
 from tests.vm.bootable import ESP_START, SECTOR, write_esp
 from tests.vm.initramfs import make_initramfs
 
-PACKAGES = (*("busybox-static", "linux-image-cloud-arm64", "openssh-server", "passwd", "systemd-boot-efi", "udhcpc"),)
+PACKAGES = ("busybox-static", "linux-image-cloud-arm64", "openssh-server", "passwd", "systemd-boot-efi", "udhcpc")
 # What of them the system is made of.
-KEPT = (
-    *("bin/busybox", "etc", "lib/aarch64-linux-gnu", "lib/ld-linux-aarch64.so.1"),
-    *("usr/bin/ssh-keygen", "usr/lib/aarch64-linux-gnu", "usr/sbin"),
-)
+LIBRARIES = ("lib/aarch64-linux-gnu", "lib/ld-linux-aarch64.so.1", "usr/lib/aarch64-linux-gnu")
+KEPT = ("bin/busybox", "etc", "usr/bin/ssh-keygen", "usr/sbin", *LIBRARIES)
 MODULES = ("virtio_pci", "virtio_scsi", "sr_mod", "virtio_net", "virtio_rng")
 STUB = "usr/lib/systemd/boot/efi/linuxaa64.efi.stub"
 # Where the sections of the program are in memory: with this systemd's stub whoever makes it says so.

@@ -266,6 +266,31 @@ BUSYBOX = Recipe(
     unpublished="udhcpc sends the name that it was started with",
 )
 
+FINIT = Recipe(
+    name="finit",
+    packages=(*COMMON, *PYTHON, "finit-plugins", "finit-sysv", "ifupdown", "isc-dhcp-client", "udev"),
+    trees=("common", "ifupdown"),
+    files=(("units/rc.minprov", "/etc/rc.minprov"),),
+    commands=(
+        "echo 'task [2345] name:minprov /bin/sh /etc/rc.minprov -- Provisioning this VM' >/etc/finit.d/minprov.conf",
+        "echo 'service [2345] name:vm-shell /usr/local/sbin/vm-shell' >/etc/finit.d/vm-shell.conf",
+    ),
+)
+
+# Services of s6 alone, which Debian has; busybox stands in for what starts them.
+S6 = replace(
+    BUSYBOX,
+    name="s6",
+    packages=(*BUSYBOX.packages, "s6"),
+    files=(("units/minprov.runit", "/etc/s6/minprov/run"),),
+    commands=(
+        *BUSYBOX.commands,
+        "sed -i 's/^sv once/s6-svc -O/' /etc/s6/minprov/run",
+        "sed -i '/minprov/d' /etc/init.d/rcS",
+        "echo '::respawn:/usr/bin/s6-svscan /etc/s6' >>/etc/inittab",
+    ),
+)
+
 # Debian's reference policy, enforcing from the first instruction of init.
 SELINUX = replace(
     NETWORKD,

@@ -130,6 +130,8 @@ ON_DEMAND = (
     recipes.IMMUTABLE,
     recipes.OPENRC,
     recipes.RUNIT,
+    recipes.FINIT,
+    recipes.S6,
     recipes.BUSYBOX,
 )
 ENFORCED = [
