@@ -6,11 +6,11 @@ installed, and what their scripts would have written is in `trees/arm64`.
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from tests.vm.bootable import ESP_START, SECTOR, write_esp
 from tests.vm.initramfs import make_initramfs
+from tests.vm.tools import run
 
 PACKAGES = ("busybox-static", "linux-image-cloud-arm64", "openssh-server", "passwd", "systemd-boot-efi", "udhcpc")
 # What of them the system is made of.
@@ -27,7 +27,7 @@ def copy_system(packages: Path, root: Path) -> None:
     """Copy from the extracted packages what the system is made of."""
     for directory in ("dev", "home", "proc", "root", "run", "sys", "tmp", "var"):
         (root / directory).mkdir(parents=True)
-    _run("cp", "--archive", "--parents", *KEPT, root, cwd=packages)
+    run("cp", "--archive", "--parents", *KEPT, root, cwd=packages)
 
 
 def make_disk(packages: Path, root: Path, disk: Path) -> None:
@@ -41,12 +41,8 @@ def make_disk(packages: Path, root: Path, disk: Path) -> None:
     for name, address in SECTIONS.items():
         sections += [f"--add-section=.{name}={parts[name]}", f"--change-section-vma=.{name}={address:#x}"]
     program = work / "program.efi"
-    _run("aarch64-linux-gnu-objcopy", *sections, packages / STUB, program)
+    run("aarch64-linux-gnu-objcopy", *sections, packages / STUB, program)
     with disk.open("wb") as file:
         file.truncate((ESP_START + ESP_SIZE) * SECTOR)
-    _run("sfdisk", "--quiet", disk, stdin=f"label: dos\nstart={ESP_START}, size={ESP_SIZE}, type=ef\n")
+    run("sfdisk", "--quiet", disk, stdin=f"label: dos\nstart={ESP_START}, size={ESP_SIZE}, type=ef\n")
     write_esp(disk, program, "BOOTAA64.EFI", sectors=ESP_SIZE)
-
-
-def _run(*argv: str | Path, stdin: str = "", cwd: Path | None = None) -> None:
-    subprocess.run(argv, input=stdin, text=True, check=True, stdout=subprocess.DEVNULL, cwd=cwd)

@@ -19,7 +19,6 @@ import functools
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -32,6 +31,7 @@ from tests.vm import arm64
 from tests.vm.bootable import make_bootable_disk
 from tests.vm.initramfs import make_initramfs
 from tests.vm.recipes import Recipe
+from tests.vm.tools import run
 
 HERE = Path(__file__).parent
 TREES = HERE / "trees"
@@ -238,11 +238,11 @@ def _make_base(packages: Iterable[str], out: Path) -> None:
 
 
 def _make_package(out: Path) -> None:
-    _run(PROJECT / "packaging/build-deb", out)
+    run(PROJECT / "packaging/build-deb", out)
 
 
 def _make_by_mmdebstrap(package: Path, archive: Path) -> None:
-    _run(EXAMPLES / "mmdebstrap/mmdebstrap.sh", package, archive)
+    run(EXAMPLES / "mmdebstrap/mmdebstrap.sh", package, archive)
 
 
 def _make_by_mkosi(package: Path, archive: Path) -> None:
@@ -251,27 +251,27 @@ def _make_by_mkosi(package: Path, archive: Path) -> None:
     with _work_directory(archive.parent) as directory:
         shutil.copytree(EXAMPLES / "mkosi", directory, dirs_exist_ok=True)
         shutil.copy(package, directory / "mkosi.extra/minprov.deb")
-        _run(*own_run, "mkosi", f"--directory={directory}", "--nspawn-keep-unit", f"--output={archive}")
+        run(*own_run, "mkosi", f"--directory={directory}", "--nspawn-keep-unit", f"--output={archive}")
 
 
 MAKE_EXAMPLE = {"mmdebstrap": _make_by_mmdebstrap, "mkosi": _make_by_mkosi}
 
 
 def _make_form(form: str, out: Path) -> None:
-    _run(sys.executable, PROJECT / "packaging/appliance/build.py", "--output", out, *FORMS[form])
+    run(sys.executable, PROJECT / "packaging/appliance/build.py", "--output", out, *FORMS[form])
 
 
 def _unpack_form(form: Path, root: Path) -> None:
     (root / "opt/minprov").mkdir(parents=True)
     tarball = next(form.glob("*.tar.gz"))
-    _run("tar", "--extract", "--file", tarball, "--directory", root / "opt/minprov", "--strip-components=1")
+    run("tar", "--extract", "--file", tarball, "--directory", root / "opt/minprov", "--strip-components=1")
 
 
 def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, form: Path | None, out: Path) -> None:
     with _work_directory(out.parent) as work:
         root = work / "root"
         root.mkdir()
-        _run("tar", "--extract", "--xattrs", "--xattrs-include=*", "--file", base, "--directory", root)
+        run("tar", "--extract", "--xattrs", "--xattrs-include=*", "--file", base, "--directory", root)
         _lay_over(kernel / "lib", root / "usr/lib")
         for tree in recipe.trees:
             _lay_over(TREES / tree, root)
@@ -289,7 +289,7 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, form: Pa
         if form:
             _unpack_form(form, root)
         for command in recipe.commands:
-            _run("unshare", "--mount", "--", "sh", "-euc", _IN_GUEST, "sh", root, command)
+            run("unshare", "--mount", "--", "sh", "-euc", _IN_GUEST, "sh", root, command)
         # As in an image made to be cloned: systemd generates an id at boot, and does not take this for a factory reset.
         (root / "etc/machine-id").write_text("")
         if recipe.bootloader:
@@ -297,7 +297,7 @@ def _make_disk(recipe: Recipe, kernel: Path, base: Path, package: Path, form: Pa
         else:
             for initrd in root.glob("boot/initrd.img-*"):
                 initrd.rename(out / "initrd")
-            _run("mke2fs", "-q", "-t", "ext4", "-d", root, out / DISK, DISK_SIZE)
+            run("mke2fs", "-q", "-t", "ext4", "-d", root, out / DISK, DISK_SIZE)
 
 
 def _make_arm64_disk(form: Path, out: Path) -> None:
@@ -314,17 +314,17 @@ def _make_arm64_disk(form: Path, out: Path) -> None:
 def _install(package: Path, root: Path) -> None:
     """Install a package as a user would, which also tells whether its dependencies are what it needs."""
     shutil.copy(package, root / "tmp")
-    _run("chroot", root, "dpkg", "--install", f"/tmp/{package.name}")
+    run("chroot", root, "dpkg", "--install", f"/tmp/{package.name}")
     (root / "tmp" / package.name).unlink()
 
 
 def _lay_over(tree: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    _run("cp", "--recursive", "--no-target-directory", "--no-preserve=ownership", "--no-dereference", tree, target)
+    run("cp", "--recursive", "--no-target-directory", "--no-preserve=ownership", "--no-dereference", tree, target)
 
 
 def _bootstrap(packages: Iterable[str], target: Path, *, variant: str, architecture: str = "amd64") -> None:
-    sources = _run(
+    sources = run(
         *("apt-get", "indextargets", "Created-By: Packages", "Origin: Debian"),
         *(
             "--format",
@@ -332,7 +332,7 @@ def _bootstrap(packages: Iterable[str], target: Path, *, variant: str, architect
         ),
     )
     release = sources.split()[3]
-    _run(
+    run(
         *("mmdebstrap", "--quiet", f"--variant={variant}", f"--include={','.join(packages)}"),
         f"--architectures={architecture}",
         *("--aptopt=APT::Install-Recommends false", "--dpkgopt=path-exclude=/usr/share/doc/*"),
@@ -340,11 +340,3 @@ def _bootstrap(packages: Iterable[str], target: Path, *, variant: str, architect
         *(release, target, "-"),
         stdin=sources,
     )
-
-
-def _run(*argv: str | Path, stdin: str = "") -> str:
-    """Run a tool and return what it wrote; a failure shows all of it."""
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{argv[0]} exited with {done.returncode}: {argv}\n{done.stdout}{done.stderr}")
-    return done.stdout

@@ -8,25 +8,23 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.vm.tools import run
+
 
 def make_initramfs(root: Path, kernel: Path, modules: Iterable[str], initramfs: Path) -> None:
     """Write what is in `root` as an initramfs, with modules of the kernel's package that is extracted in `kernel`."""
     (release,) = os.listdir(kernel / "lib/modules")
-    _run("depmod", "--basedir", kernel, release)
-    needed = _run("modprobe", "--dirname", kernel, "--set-version", release, "--show-depends", "--all", *modules)
+    run("depmod", "--basedir", kernel, release)
+    needed = run("modprobe", "--dirname", kernel, "--set-version", release, "--show-depends", "--all", *modules)
     for line in needed.splitlines():
         kind, _, module = line.partition(" ")
         if kind == "insmod":
             relative = Path(module.strip()).relative_to(kernel)
             (root / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(kernel / relative, root / relative)
-    _run("depmod", "--basedir", root, release)
+    run("depmod", "--basedir", root, release)
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
     with initramfs.open("wb") as archive:
         subprocess.run(
             ["cpio", "--quiet", "-o", "-H", "newc"], cwd=root, input=names.encode(), stdout=archive, check=True
         )
-
-
-def _run(*argv: str | Path) -> str:
-    return subprocess.run(argv, text=True, check=True, stdout=subprocess.PIPE).stdout
