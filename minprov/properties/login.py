@@ -18,6 +18,7 @@ from minprov.properties.sshd_settings import Settings, files_matching, groups_of
 # Programs that end at once, as a shell or as a forced command.
 NO_SHELLS = frozenset({"false", "git-shell", "halt", "nologin", "shutdown", "sync", "true"})
 PUBKEY = "publickey"
+PRIVATE = ("10.0.0.5", "172.16.0.5", "192.168.0.5")  # RFC 1918: a neighbour of the VM's
 
 
 class Key(NamedTuple):
@@ -66,8 +67,8 @@ async def admission_notes(
     if not answers or not answers[0].is_on("usepam"):
         return ()
     service = answers[0].one("pamservicename") or "sshd"
-    items = {pam.TTY: "ssh", pam.REMOTE_HOST: answers[0].connection["addr"]}
-    notes = await pam.require_admission(system, service, username, items)
+    hosts = [settings.connection["addr"] for settings in answers if not settings.local]
+    notes = await pam.require_admission(system, service, username, *hosts, *PRIVATE, *pam.hosts_named(system))
     if password and (judge := pam.find_judge_of_passwords(system, service)):
         notes += (f"PAM is not asked whether it takes the password: {judge.module} in {judge.file}",)
     return notes

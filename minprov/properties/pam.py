@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from minprov.errors import ProvisioningError, Reason
@@ -45,6 +46,10 @@ TTY, REMOTE_HOST, REMOTE_USER = 3, 4, 8
 PAM_REFUSALS = frozenset({6, 7, 11, 12, 13, 28})
 """Permission denied, authentication failure, too many tries, new password required, account expired, no such module."""
 NOBODY = 65534
+ACCESS = "/etc/security/access.conf"
+NETWORK = re.compile(r"(?<![\w.:/])[0-9]{1,3}(?:\.[0-9]{1,3}){0,3}(?![\w:])")
+OF_A_HOST = ("9", "9", "9")
+MAX_HOSTS = 32
 
 
 class Line(NamedTuple):
@@ -61,11 +66,12 @@ class Line(NamedTuple):
         return self.control in ("required", "requisite") or "=die" in self.control or "=bad" in self.control
 
 
-async def require_admission(system: System, service: str, username: str, items: dict[int, str]) -> tuple[str, ...]:
+async def require_admission(system: System, service: str, username: str, *hosts: str) -> tuple[str, ...]:
     """Return a note where PAM cannot be asked although its stack has modules of which nothing is known.
 
     Raises:
-        ProvisioningError: PAM_REFUSED, with the first of these modules.
+        ProvisioningError: PAM_REFUSED, with the first of these modules, where it admits the user from none of the
+            hosts; without hosts it is asked for a user who is there.
 
     """
     if not system.live or os.geteuid() != 0:
@@ -73,7 +79,7 @@ async def require_admission(system: System, service: str, username: str, items: 
     async with system.asking:
         key = ("pam", service, username)
         if key not in system.answers:
-            system.answers[key] = await _judge(system, service, username, items)
+            system.answers[key] = await _judge(system, service, username, hosts)
     note: str | None = system.answers[key]
     return (note,) if note else ()
 
@@ -84,7 +90,7 @@ def find_judge_of_passwords(system: System, service: str) -> Line | None:
     return next((line for line in _unknown(stack) if line.module not in HARMLESS and line.is_decisive), None)
 
 
-async def _judge(system: System, service: str, username: str, items: dict[int, str]) -> str | None:
+async def _judge(system: System, service: str, username: str, hosts: tuple[str, ...]) -> str | None:
     stack = list(read_stack(system, service, "account"))
     unknown = _unknown(stack)
     if not unknown:
@@ -95,7 +101,7 @@ async def _judge(system: System, service: str, username: str, items: dict[int, s
     else:
         try:
             async with asyncio.timeout(NAME_SERVICE_LIMIT):
-                code, detail = await in_child_process(lambda: ask(service, username, items))
+                code, detail = await in_child_process(lambda: ask(service, username, hosts))
         except (OSError, RuntimeError, TimeoutError) as error:
             code, detail = None, str(error).rpartition("\n")[2] or f"no answer in {NAME_SERVICE_LIMIT:g} s"
     if code in PAM_REFUSALS:
@@ -147,7 +153,15 @@ def read_stack(system: System, service: str, kind: str, depth: int = 0) -> Itera
             yield Line(os.path.basename(rest[0]).removesuffix(".so"), control, path, number)
 
 
-def ask(service: str, username: str, items: dict[int, str]) -> tuple[int, str]:
+def hosts_named(system: System) -> list[str]:
+    """Return an address in each of the networks to which pam_access may admit more than to others: access.conf(5)."""
+    lines = (line for line in system.read_text(ACCESS).splitlines() if not line.startswith("#"))
+    networks = [found.split(".") for line in lines for found in NETWORK.findall(line.rpartition(":")[2])]
+    padded = [[*octets, *OF_A_HOST][:4] for octets in networks]
+    return [".".join((*first, OF_A_HOST[0] if last == "0" else last)) for *first, last in padded][:MAX_HOSTS]
+
+
+def ask(service: str, username: str, hosts: tuple[str, ...]) -> tuple[int, str]:
     """Return PAM's answer and what it means, to be called in a process of its own; raises OSError without PAM."""
     import ctypes  # which few images need
 
@@ -160,10 +174,16 @@ def ask(service: str, username: str, items: dict[int, str]) -> tuple[int, str]:
     os.setresuid(NOBODY, 0, 0)
     library = ctypes.CDLL("libpam.so.0")
     library.pam_strerror.restype = ctypes.c_char_p
-    handle, conversation = ctypes.c_void_p(), Conversation()
-    code = library.pam_start(service.encode(), username.encode(), ctypes.byref(conversation), ctypes.byref(handle))
-    for item, value in items.items():
-        library.pam_set_item(handle, item, ctypes.c_char_p(value.encode()))
-    if code == PAM_SUCCESS:
-        code = library.pam_acct_mgmt(handle, PAM_SILENT)
-    return code, library.pam_strerror(handle, code).decode(errors="replace")
+    given = [{TTY: "ssh", REMOTE_HOST: host} for host in hosts] or [{REMOTE_USER: username}]
+    answers = []
+    for items in given:
+        handle, conversation = ctypes.c_void_p(), Conversation()
+        code = library.pam_start(service.encode(), username.encode(), ctypes.byref(conversation), ctypes.byref(handle))
+        for item, value in items.items():
+            library.pam_set_item(handle, item, ctypes.c_char_p(value.encode()))
+        if code == PAM_SUCCESS:
+            code = library.pam_acct_mgmt(handle, PAM_SILENT)
+        answers.append((code, library.pam_strerror(handle, code).decode(errors="replace")))
+        if code == PAM_SUCCESS:
+            break
+    return next((answer for answer in answers if answer[0] == PAM_SUCCESS), answers[0])

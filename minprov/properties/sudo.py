@@ -80,7 +80,7 @@ async def inspect(system: System, action: GrantSudo) -> Inspection:
         return Inspection(False, f"{action.path} says something else")
     if fault := _fault(listing, action):
         return Inspection(False, fault)
-    notes = await pam.require_admission(system, "sudo", account.name, {pam.REMOTE_USER: account.name})
+    notes = await pam.require_admission(system, "sudo", account.name)
     return Inspection(True, "grants it", verified=listing is not UNASKED and not notes, notes=notes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from minprov.machine.system import System
-from minprov.properties.pam import find_judge_of_passwords, read_stack
+from minprov.properties.pam import ACCESS, find_judge_of_passwords, hosts_named, read_stack
 
 
 def test_files_are_read_in_their_place_and_lines_of_other_kinds_passed_over(tmp_path: Path) -> None:
@@ -37,3 +37,15 @@ def test_files_are_read_in_their_place_and_lines_of_other_kinds_passed_over(tmp_
     assert judge
     assert (judge.module, judge.number) == ("pam_deny", 2)
     assert list(read_stack(System(str(tmp_path)), "loop", "account")) == []
+
+
+def test_an_address_in_each_network_of_pam_access_is_tried(tmp_path: Path) -> None:
+    system = System(str(tmp_path))
+    assert hosts_named(system) == []
+    file = tmp_path / ACCESS.lstrip("/")
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "# +:all:192.0.2.1\n+:(ops):10.20.30.0/24 198.51.100.7\n"
+        "+ : root : 172.20.\n-:ALL:ALL EXCEPT 10 LOCAL h1.example\n"
+    )
+    assert hosts_named(system) == ["10.20.30.9", "198.51.100.7", "172.20.9.9", "10.9.9.9"]
