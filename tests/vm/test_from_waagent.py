@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
 IMPORT = "mkdir /etc/minprov; minprov import-waagent-conf 2>&1 >/etc/minprov/minprov.toml"
 DEPROVISION = f"systemctl stop walinuxagent; userdel --force --remove {USERNAME}; minprov deprovision --yes"
-LEFT = f"grep -rl {HOSTNAME} /etc /var/lib/waagent /var/lib/minprov; getent passwd {USERNAME}"
+LEFT = f"grep -rlE '{HOSTNAME}|{USERNAME}' /etc"
 
 
 class Seen(NamedTuple):
@@ -31,7 +31,8 @@ class Seen(NamedTuple):
 
     imported: Answer
     deprovisioned: Answer
-    machine_id: str
+    files: dict[str, str]
+    """Of the disk between them."""
     identities: tuple[dict[str, str], dict[str, str]]
     agents: list[str]
     """Who told the platform of the second one."""
@@ -48,7 +49,7 @@ async def _hand_over() -> Seen:
             imported = await guest.ask(IMPORT)
             deprovisioned = await guest.ask(DEPROVISION, within=120)
             await guest.machine.power_off()
-        machine_id = files_of(disk.path)["/etc/machine-id"]
+        files = files_of(disk.path)
         async with boot(FROM_WAAGENT, name=f"{FROM_WAAGENT.name}-2-captured", disk=disk, vm=OTHER_VM) as guest:
             await _ready(guest)
             login = await guest.ssh_with_key("id -un; hostname", user=OTHER_VM["username"])
@@ -58,7 +59,7 @@ async def _hand_over() -> Seen:
             await guest.machine.power_off()
     reports = [request for request in requests if request["endpoint"] in REPORTS]
     agents = [request["headers"]["user-agent"].partition("/")[0] for request in reports]
-    return Seen(imported, deprovisioned, machine_id, (first, second), agents, login, left)
+    return Seen(imported, deprovisioned, files, (first, second), agents, login, left)
 
 
 async def _ready(guest: Guest) -> None:
@@ -86,7 +87,8 @@ def test_its_state_is_consent_enough(seen: Seen) -> None:
 
 
 def test_nothing_of_the_first_vm_is_left(seen: Seen) -> None:
-    assert seen.machine_id.endswith(EMPTY)
+    assert seen.files["/etc/machine-id"].endswith(EMPTY)
+    assert not {path for path in seen.files if path.startswith(("/var/lib/waagent", "/etc/sudoers.d/waagent"))}
     for name, value in seen.identities[0].items():
         assert set(value.splitlines()).isdisjoint(seen.identities[1][name].splitlines()), name
     assert seen.left.output == ""
