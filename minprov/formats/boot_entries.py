@@ -16,6 +16,8 @@ _GRUB_SET = re.compile(r"""\s*set\s+(\w+)=(?:"([^"]*)"|'([^']*)'|(\S*))""")
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 _RESCUE = re.compile(r"\b(single|rescue|recovery|emergency|memtest\S*)\b", re.IGNORECASE)
 _ENVIRONMENT = "# GRUB Environment Block"
+MAX_OPTIONS = 1 << 13
+"""Characters of a line, and of what its variables make of it: each can have another one twice. Kernels take 4096."""
 
 
 class BootEntry(NamedTuple):
@@ -121,7 +123,8 @@ def parse_extlinux(file: str, text: str) -> list[BootEntry]:
 
 
 def _substituted(text: str, variables: Mapping[str, str]) -> str:
-    return " ".join(_VARIABLE.sub(lambda found: variables.get(found[1], ""), text).split())
+    whole = _VARIABLE.sub(lambda found: variables.get(found[1], ""), text[:MAX_OPTIONS])
+    return " ".join(whole[:MAX_OPTIONS].split())
 
 
 def _path(word: str) -> str:

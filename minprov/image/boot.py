@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
+from minprov.errors import ProvisioningError, Reason
 from minprov.formats.boot_entries import (
     BootEntry,
     parse_extlinux,
@@ -25,6 +26,7 @@ from minprov.image.kernels import MODULES, Kernel, release_of
 if TYPE_CHECKING:
     from minprov.image.tree import Tree
 
+_Entry = TypeVar("_Entry")
 ESPS = ("/boot/efi", "/efi", "/boot")
 GRUB = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", *(f"{esp}/EFI/*/grub.cfg" for esp in ESPS))
 GRUB_ARCHIVES = ("/boot/flatcar/grub/grub.cfg.tar", "/boot/coreos/grub/grub.cfg.tar")
@@ -49,6 +51,8 @@ SECOND = tuple(f"{esp}/EFI/*/grub{machine}.efi" for esp in ESPS for machine in (
 NEXT_GRUB = ("/etc/default/grub", "/etc/default/grub.d/*.cfg")
 NEXT_PLAIN = ("/etc/kernel/cmdline", "/usr/lib/kernel/cmdline", "/etc/cmdline.d/*.conf")
 MAX_COMMAND_LINE = 1 << 16
+MAX_ENTRIES = 500
+"""Of one boot loader's file, and of files with one entry each: each is looked up in the tree."""
 
 
 class CommandLine(NamedTuple):
@@ -87,8 +91,10 @@ class Started(NamedTuple):
 def read_started(tree: Tree) -> list[Started]:
     """Return what the boot loader offers, repairs aside, in order of precedence."""
     found = [_look_up(tree, entry) for entry in _entries(tree) if not entry.is_rescue]
-    found += [started for path in tree.glob(*UNIFIED, *FALLBACK) if (started := _unified(tree, path))]
-    return found or [_installed(tree, path) for path in tree.glob("/boot/vmlinuz-*") if "rescue" not in path]
+    unified = _bounded(tree.glob(*UNIFIED, *FALLBACK), UNIFIED[0])
+    found += [started for path in unified if (started := _unified(tree, path))]
+    installed = [] if found else _bounded(tree.glob("/boot/vmlinuz-*"), "/boot")
+    return found + [_installed(tree, path) for path in installed if "rescue" not in path]
 
 
 def read_kernels(tree: Tree, started: list[Started]) -> list[Kernel]:
@@ -175,19 +181,25 @@ def _entries(tree: Tree) -> list[BootEntry]:
     entries, specified = [], tree.glob(*SPECIFIED)
     texts = {path: tree.text(path) or "" for path in tree.glob(*GRUB)} | _embedded(tree)
     for path, text in texts.items():
-        found = parse_grub(path, text, environment)
+        found = _bounded(parse_grub(path, text, environment), path)
         # Where the priority of partitions decides which system is started, the other one may not be installed yet.
         present = [entry for entry in found if "gptprio" in text and not _look_up(tree, entry).missing]
         entries += present or found
         if kernelopts := parse_grub_settings(text).get("kernelopts"):
             environment.setdefault("kernelopts", kernelopts)
     if not texts or any(map(starts_specified_entries, texts.values())) or not entries:
-        for path in specified:
+        for path in _bounded(specified, SPECIFIED[0]):
             if entry := parse_specified(path, tree.text(path) or "", environment):
                 entries.append(entry)
     for path in tree.glob(*EXTLINUX):
-        entries += parse_extlinux(path, tree.text(path) or "")
+        entries += _bounded(parse_extlinux(path, tree.text(path) or ""), path)
     return entries
+
+
+def _bounded(found: list[_Entry], path: str) -> list[_Entry]:
+    if len(found) > MAX_ENTRIES:
+        raise ProvisioningError(Reason.IMAGE_UNREADABLE, path=path, detail=f"more than {MAX_ENTRIES} entries")
+    return found
 
 
 def _embedded(tree: Tree) -> dict[str, str]:

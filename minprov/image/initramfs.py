@@ -44,7 +44,6 @@ PROGRAMS = {
 class Initramfs(NamedTuple):
     """What is in it."""
 
-    names: frozenset[str]
     contents: dict[str, str]
     """Of the few small files that say how it was made."""
     modules: frozenset[str]
@@ -63,13 +62,17 @@ def read_initramfs(file: BinaryIO, offset: int = 0, size: int | None = None) -> 
         ProvisioningError: IMAGE_INVALID if it is damaged, IMAGE_UNREADABLE if the program that reads it is not there.
 
     """
-    names: set[str] = set()
+    modules: set[str] = set()
+    is_empty = True
     contents: dict[str, str] = {}
     end = None if size is None else offset + size
 
     def collect(reader: _Reader) -> None:
+        nonlocal is_empty
         for entry in read_archive(reader.take, reader.skip, lambda name: name.startswith(KEPT)):
-            names.add(entry.name)
+            is_empty = False
+            if ".ko" in entry.name:
+                modules.add(module_name(entry.name))
             if entry.contents is not None:
                 contents[entry.name] = entry.contents.decode(errors="replace")
 
@@ -89,9 +92,9 @@ def read_initramfs(file: BinaryIO, offset: int = 0, size: int | None = None) -> 
             while inner.skip_zeros():
                 collect(inner)
         break  # what follows a compressed archive, its decompressor has read as well
-    if not names:
+    if is_empty:
         raise ProvisioningError(Reason.IMAGE_INVALID, structure="initramfs", detail="there is no archive in it")
-    return Initramfs(frozenset(names), contents, frozenset(module_name(name) for name in names if ".ko" in name))
+    return Initramfs(contents, frozenset(modules))
 
 
 class _Reader:

@@ -136,6 +136,20 @@ def test_a_configuration_that_is_a_link_is_unknown(name: str, outside: str, tree
     assert found(outcome_of(tree), "minprov-toml") == [(Severity.UNKNOWN, "not judged: it is a link")]
 
 
+def test_entries_without_end_are_unknown(tree: Path) -> None:
+    line = "linux /boot/vmlinuz-6.1.0-27-cloud-amd64 root=/dev/vda1\n"
+    (tree / "boot/grub/grub.cfg").write_text(line * 60_000)
+    severity, what = found(outcome_of(tree), "root-device")[0]
+    assert (severity, what) == (Severity.UNKNOWN, "not judged: more than 500 entries")
+
+
+def test_variables_that_double_stay_bounded(tree: Path) -> None:
+    grub = tree / "boot/grub/grub.cfg"
+    doubled = "".join(f"set v{number + 1}=$v{number}$v{number}\n" for number in range(60))
+    grub.write_text(f"set v0=root=/dev/vda1,\n{doubled}" + grub.read_text().replace("ro console", "ro $v60 console"))
+    assert found(outcome_of(tree), "root-device")[0][0] is Severity.FAILS
+
+
 def test_files_that_include_others_twice_and_again_end(tree: Path) -> None:
     for number in range(15):
         (tree / f"etc/sudoers.d/at{number}").write_text(f"@include /etc/sudoers.d/at{number + 1}\n" * 2)
