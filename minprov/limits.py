@@ -23,6 +23,8 @@ DRY_RUN_LIMIT = 10.0
 """A dry run without `--timeout`: somebody is looking."""
 DRY_RUN_GRACE = 1.0
 """In a dry run, for a source that the plan does not need, to be able to tell of it."""
+SWITCH_INTERVAL = 0.0003
+"""For a thread that runs Python code, once another one wants to: an import holds up no steps beside it."""
 MIN_SECONDS = 0.001
 """The least that a setting may be: less would be over before it began."""
 MAX_SECONDS = 7 * 86400.0

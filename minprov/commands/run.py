@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,7 +16,7 @@ from minprov.config import CONFIG_FILE, Loop, Options, load
 from minprov.discs.reading import Reading
 from minprov.errors import ProvisioningError, Reason
 from minprov.last_resort import LastResort, NoLastResort
-from minprov.limits import DRY_RUN_LIMIT, KILL_GRACE, OFF_AZURE_LIMIT, OFF_AZURE_MEDIA_WAIT
+from minprov.limits import DRY_RUN_LIMIT, KILL_GRACE, OFF_AZURE_LIMIT, OFF_AZURE_MEDIA_WAIT, SWITCH_INTERVAL
 from minprov.machine.identity import AZURE_CHASSIS_ASSET_TAG, Identity, read_identity
 from minprov.machine.markers import READY, holds
 from minprov.machine.paths import resolve_beneath
@@ -169,6 +170,7 @@ def _run_in_loop(
     from minprov.network.event_loop import new_event_loop
 
     threading.stack_size(STACK_SIZE)
+    sys.setswitchinterval(SWITCH_INTERVAL)
 
     # Directories such as /home, and what tools make, are for everyone to enter; what is not has a mode of its own.
     os.umask(0o022)
