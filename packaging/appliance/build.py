@@ -137,11 +137,26 @@ def build_program(program: Path, machine: str) -> list[Component]:
             shutil.rmtree(unusable)
         settings = {"PYTHONHASHSEED": "0", "PYTHONNODEBUGRANGES": "1"}
         run(python, "-S", "-P", "-B", STATIC / "freeze.py", site, objects, **settings)
-        sources = [STATIC / "main.c", STATIC / "libraries.c", "modules.c", "modules.S"]
+        own = [STATIC / f"{name}.c" for name in ("main", "libraries", "memory")]
+        # Else it would have memcpy() call itself.
+        optimized = ["-O2", "-fno-pie", "-fno-tree-loop-distribute-patterns"]
         libraries = [interpreter / f"lib{name}.a" for name in ("python3.11", "ffi", "z")]
         flags = [*(interpreter / "link-flags").read_text().split(), "-Wl,--wrap=PyMarshal_ReadObjectFromString"]
         include = f"-I{interpreter}/include"
-        run(interpreter / "cc", include, *sources, *libraries, "-lm", *flags, "-s", "-o", program, cwd=objects)
+        sources = [*own, "modules.c", "modules.S"]
+        run(
+            interpreter / "cc",
+            *optimized,
+            include,
+            *sources,
+            *libraries,
+            "-lm",
+            *flags,
+            "-s",
+            "-o",
+            program,
+            cwd=objects,
+        )
         parts = list(map(component_of_distribution, site.glob("*.dist-info")))
     for name, source in tomllib.loads((STATIC / "sources.toml").read_text()).items():
         parts.append(component_of_source(name, source["version"], interpreter / "licenses" / name))
