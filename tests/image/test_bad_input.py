@@ -143,6 +143,18 @@ def test_entries_without_end_are_unknown(tree: Path) -> None:
     assert (severity, what) == (Severity.UNKNOWN, "not judged: more than 500 entries")
 
 
+def test_findings_without_end_are_bounded(tree: Path) -> None:
+    (tree / "etc/fstab").write_text("/dev/vda1 / ext4 defaults 0 0\n" * 100_000)
+    severities = [severity for severity, _ in found(outcome_of(tree), "fstab")]
+    assert severities == [Severity.FAILS] * 1000 + [Severity.UNKNOWN]
+
+
+def test_accounts_without_end_take_seconds(tree: Path) -> None:
+    (tree / "etc/passwd").write_text("".join(f"user{n}:x:9:9::/:/bin/sh\n" for n in range(99_999)) + "a::9:9:::\n")
+    (tree / "etc/shadow").write_text("".join(f"user{n}:*::::::::\n" for n in range(99_999)))
+    assert [what for _, what in found(outcome_of(tree), "passwords")] == ["a has an empty password"]
+
+
 def test_variables_that_double_stay_bounded(tree: Path) -> None:
     grub = tree / "boot/grub/grub.cfg"
     doubled = "".join(f"set v{number + 1}=$v{number}$v{number}\n" for number in range(60))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from minprov.formats.accounts import has_empty_password, uid_max, uid_min
+from minprov.formats.accounts import uid_max, uid_min
 from minprov.image.findings import Check, Found, Severity, left_behind, number_of
 
 if TYPE_CHECKING:
@@ -39,17 +39,22 @@ _LOCAL_NAMES = (
 
 def judge_passwords(subject: Subject) -> Iterator[Found]:
     """Look for accounts that anybody can enter, and for a password that all VMs would share."""
-    passwd, shadow = subject.tree.text("/etc/passwd") or "", subject.tree.text("/etc/shadow") or ""
-    for number, line in enumerate(passwd.splitlines(), 1):
-        name = line.partition(":")[0]
-        if name and has_empty_password(passwd, shadow, name):
-            yield Found(f"{name} has an empty password", "/etc/passwd", number)
-    for number, line in enumerate(shadow.splitlines(), 1):
+    passwd, shadow = subject.tree.text("/etc/passwd") or "", (subject.tree.text("/etc/shadow") or "").splitlines()
+    fields: dict[str, str] = {}
+    for number, line in enumerate(shadow, 1):
+        name, sign, rest = line.partition(":")
+        if sign:
+            fields.setdefault(name, rest.partition(":")[0])
         if _has_password(line):
-            name = line.partition(":")[0]
             yield left_behind(subject, f"{name} has a password, the same in each VM", "/etc/shadow", number)
+    for number, line in enumerate(passwd.splitlines(), 1):
+        name, sign, rest = line.partition(":")
+        field = rest.partition(":")[0]
+        if name and sign and (fields.get(name) if field == "x" else field) == "":
+            yield Found(f"{name} has an empty password", "/etc/passwd", number)
+    known = set(shadow)
     for number, line in subject.tree.lines(SHADOW_COPY):
-        if _has_password(line) and line not in shadow.splitlines():
+        if _has_password(line) and line not in known:
             name = line.partition(":")[0]
             yield left_behind(
                 subject, f"the copy of /etc/shadow has an earlier password of {name}", SHADOW_COPY, number

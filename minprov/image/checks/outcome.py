@@ -40,6 +40,8 @@ CHECKS: tuple[Check, ...] = (
     *LEFTOVERS,
 )
 _ORDER = list(Severity)
+MAX_FOUND = 1000
+"""Of one check: a file may have a hundred thousand lines that are wrong."""
 
 
 class Outcome(NamedTuple):
@@ -104,8 +106,12 @@ def _configured(subject: Subject) -> tuple[str, ...]:
 def _judge(check: Check, subject: Subject) -> Iterator[Finding]:
     """Yield what one check finds; what it could not read makes the rest of it unknown."""
     try:
-        for found in check.judge(subject):
+        for number, found in enumerate(check.judge(subject), 1):
             yield _finding(check, found, subject)
+            if number == MAX_FOUND:
+                what = f"no more than {MAX_FOUND} findings were looked for"
+                yield _finding(check, Found(what, severity=Severity.UNKNOWN, fix="Mend these first."), subject)
+                return
     except ProvisioningError as error:
         what = f"not judged: {error.data.get('detail') or error.reason.phrase}"
         found = Found(what, error.data.get("path"), severity=Severity.UNKNOWN, fix=_way_to_know(error))
