@@ -149,7 +149,8 @@ release-dry-run: $(VENV)/.ready  ## release the next version in a clone, with ev
 # What an appliance leaves out, no scenario may miss. Not for it: the emulated platform, deprovision, checks, what runs the
 # tests' own Python, and an encoding that is set for Python, which its Python does not heed. Takes what is in dist.
 BUNDLED := not dry-run-emulated and not tree-emulated and not deprovision and not custom-data-run-in-unit
-BUNDLED += and not duty-required-in-unit and not locale-latin-1 and not check-fix and not pooled-waits-by-hand and not custom-data-run-after-ready-cut
+BUNDLED += and not duty-required-in-unit and not locale-latin-1 and not check-fix and not pooled-waits-by-hand
+BUNDLED += and not custom-data-run-after-ready-cut
 test-cases-%: $(VENV)/.ready
 	rm -rf build/$*
 	mkdir -p build/$*
