@@ -54,7 +54,7 @@ DEFECTS = {
         "password",
     ),
     "device-of-another-hypervisor": Defect(
-        "fstab", "emergency mode|dev-vdz1", "echo '/dev/vdz1 /srv ext4 defaults 0 2' >>/etc/fstab"
+        "fstab", "NotReady.*emergency mode", "echo '/dev/vdz1 /srv ext4 defaults 0 2' >>/etc/fstab"
     ),
     "sshd-not-enabled": Defect("sshd", "cannot log in by key", "systemctl mask ssh.service ssh.socket"),
     "group-that-nobody-is-in": Defect(
