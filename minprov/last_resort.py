@@ -26,6 +26,7 @@ from contextlib import suppress
 from minprov.limits import (
     LAST_RESORT_ATTEMPT_LIMIT,
     LAST_RESORT_FILE_LIMIT,
+    LAST_RESORT_HANDED_OVER_LIMIT,
     LAST_RESORT_KVP_LIMIT,
     LAST_RESORT_PATIENCE,
     LAST_RESORT_PAUSE,
@@ -56,6 +57,7 @@ DEFAULTS: dict[str, Any] = {
     "state_dir": None,
     "vm_id": None,
     "phrase": ENDED_UNTOLD,
+    "post_limit": LAST_RESORT_POST_LIMIT,
 }
 
 
@@ -84,7 +86,7 @@ class LastResort:
 
     def hand_over(self, phrase: str, detail: str) -> None:
         """Have it told by the process that waits, once the run has ended, why the run could not report."""
-        self.know(phrase=phrase, detail=detail)
+        self.know(phrase=phrase, detail=detail, post_limit=LAST_RESORT_HANDED_OVER_LIMIT)
         self._handed_over = True
 
     def end(self) -> None:
@@ -168,7 +170,7 @@ def _tell(settings: dict[str, Any], phrase: str) -> None:
         report = encode_failure(phrase, data, agent="minprov", vm_id=vm_id, timestamp=timestamp)
     _bounded(LAST_RESORT_FILE_LIMIT, lambda: _write_console(settings["console"], report))
     _bounded(LAST_RESORT_KVP_LIMIT, lambda: _tell_host(settings["kvp_pool"], report))
-    _bounded(LAST_RESORT_POST_LIMIT, lambda: _post(settings["wireserver_url"], report))
+    _bounded(settings["post_limit"], lambda: _post(settings["wireserver_url"], report))
     _bounded(LAST_RESORT_FILE_LIMIT, lambda: _store(settings["state_dir"], settings["root"], phrase, vm_id))
 
 

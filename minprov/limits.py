@@ -40,6 +40,8 @@ LAST_RESORT_KVP_LIMIT = 0.2
 """The host's pool, before the platform is told."""
 LAST_RESORT_POST_LIMIT = 5.0
 """All attempts to post NotReady."""
+LAST_RESORT_HANDED_OVER_LIMIT = 40.0
+"""The same for a run that cannot be loaded: it ends before there is a network. systemd leaves it 90 s, on Fedora 45."""
 LAST_RESORT_ATTEMPT_LIMIT = 1.0
 """Each time that an attempt waits for the platform: to connect, or for more of an answer."""
 LAST_RESORT_PAUSE = 0.2

@@ -170,6 +170,17 @@ def test_whatever_cannot_be_loaded_is_told(whole: WholeRun, name: str) -> None:
     on(Emulator(), test)
 
 
+def test_a_run_that_cannot_be_loaded_is_told_of_once_there_is_a_network(whole: WholeRun) -> None:
+    async def test(platform: Emulator) -> None:
+        # What another run is spoken for in has long passed by then.
+        impatient = "import minprov.last_resort as module; module.DEFAULTS['post_limit'] = 0.1\n"
+        await ended(await whole.start(platform, code=impatient + BROKEN.format(name="aiohttp") + MAIN))
+        assert f"reason={Reason.NOT_LOADED.phrase}|" in await told(platform, 10)
+
+    late = (Step(times=5, status=503),)
+    on(Emulator(faults=Faults(steps={"goal-state": late, "provisioning-health": late})), test)
+
+
 def test_who_has_begun_to_report_is_not_spoken_for(whole: WholeRun) -> None:
     async def test(platform: Emulator) -> None:
         run = await ended(await whole.start(platform, seconds=1.5))
