@@ -29,7 +29,7 @@ LOGS = REPOSITORY / "build/fresh"
 CACHE = Path("/var/cache/minprov-fresh")
 CLONED = "srv/minprov.git"
 ALL = ("bookworm:user", "bookworm:root:odd", "trixie:user:odd", "trixie:root", "trixie:root:twice")
-AT_A_TIME = 2
+AT_A_TIME = max(1, (os.cpu_count() or 1) // 2)  # a suite has processes beside it, and deadlines
 LIMIT = 1800.0
 """Seconds for one machine."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
+STARTING = 5.0  # seconds in which a busy machine has started a Python
 MAIN = "\nfrom minprov.__main__ import main\nmain()\n"
 HANGS = """
 import time
@@ -62,7 +63,7 @@ def test_a_run_that_hangs_is_spoken_for_soon_after_its_deadline(whole: WholeRun)
         start = time.monotonic()
         process = await whole.start(platform, seconds=2, code=HANGS + MAIN)
         description = await told(platform, 10)
-        assert time.monotonic() - start < 2 + 2 + 0.5  # what it takes to start a Python
+        assert time.monotonic() - start < 2 + 2 + STARTING
         assert "reason=provisioning deadline passed|" in description
         assert "told_by=last resort" in description
         assert (await ended(process)).status == -signal.SIGALRM
@@ -83,7 +84,7 @@ def test_a_state_directory_that_does_not_answer_holds_nobody_up(whole: WholeRun)
             start = time.monotonic()
             process = await whole.start(platform, seconds=1)
             assert "reason=provisioning deadline passed|" in await told(platform, 10)
-            assert time.monotonic() - start < 1 + 2 + 0.5
+            assert time.monotonic() - start < 1 + 2 + STARTING
         await ended(process)
         assert len(platform.health_reports) == 1
 
