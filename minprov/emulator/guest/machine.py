@@ -73,14 +73,16 @@ class Monitor:
     async def execute(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 (JSON)
         """Execute a command and return its result."""
         self._writer.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-        reply = await asyncio.wait_for(self._replies.get(), 30)
+        async with asyncio.timeout(30):  # wait_for() of Python 3.11 loses a Ctrl-C that comes together with the reply
+            reply = await self._replies.get()
         if "error" in reply:
             raise RuntimeError(f"QMP {command}: {reply['error']['desc']}")
         return reply["return"]
 
     async def ended(self, *, within: float | None) -> None:
         """Wait for QEMU to go away."""
-        await asyncio.wait_for(asyncio.shield(self._follower), within)
+        async with asyncio.timeout(within):
+            await asyncio.shield(self._follower)
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
         with suppress(ConnectionError):  # how a killed process ends a stream
@@ -96,7 +98,8 @@ class Monitor:
     async def close(self) -> None:
         """End QEMU, if it still runs, and wait for it."""
         self._writer.write(b'{"execute": "quit"}\n')
-        await asyncio.wait_for(self._follower, 30)
+        async with asyncio.timeout(30):
+            await self._follower
 
 
 @asynccontextmanager

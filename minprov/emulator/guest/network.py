@@ -121,7 +121,9 @@ async def platform_network(on_dhcp_line: Callable[[float, str], None] | None = N
         )
         stack.push_async_callback(_end, holder)
         assert holder.stdout  # noqa: S101  # PIPE
-        if (said := await asyncio.wait_for(holder.stdout.readline(), 10)) != b"up\n":
+        async with asyncio.timeout(10):
+            said = await holder.stdout.readline()
+        if said != b"up\n":
             detail = said.decode(errors="replace").strip()
             raise ProvisioningError(
                 Reason.NOT_PERMITTED,
@@ -142,7 +144,8 @@ async def _end(process: Process) -> None:
     if process.returncode is None:
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), 10)
+            async with asyncio.timeout(10):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
