@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.startup import RUNS, Measured, provision, run
+from minprov import __version__
 from minprov.emulator.platform import Emulator
 from minprov.emulator.sample import sample_media
 
@@ -43,10 +45,10 @@ def prepare(place: Path) -> list[Form]:
     _call(*pip, "--require-hashes", "--requirement", f"{ROOT}/packaging/appliance/requirements.txt")
     _call(*pip, "--no-deps", str(ROOT))
     for form in ("bundle", "standalone", "static"):
-        (tarball,) = ROOT.glob(f"dist/*-{form}-*.tar.gz")
+        tarball = ROOT / f"dist/minprov-{__version__}-{form}-linux-{platform.machine()}.tar.gz"
         (place / form).mkdir()
         _call("tar", "-xf", str(tarball), "-C", f"{place}/{form}", "--strip-components=1")
-    (package,) = ROOT.glob("dist/minprov_*.deb")
+    (package,) = ROOT.glob(f"dist/minprov_{__version__}*_all.deb")
     _call("dpkg", "--extract", str(package), f"{place}/deb")
     _call(PYTHON, "-m", "compileall", "-q", f"{place}/deb")  # as its postinst does
     layers = f"lowerdir={place}/deb{DIST_PACKAGES}:{DIST_PACKAGES}"
