@@ -27,6 +27,7 @@ class Phase(Enum):
 
     BEFORE_CHANGES = "before anything is changed"
     BEFORE_READY = "before Ready"
+    JUST_BEFORE_READY = "before Ready, when all else holds"
     AFTER_READY = "after Ready"
 
 
@@ -154,6 +155,17 @@ class RunDuty(NamedTuple):
     state_dir: str
 
 
+class RunHooks(NamedTuple):
+    """Run the image's own programs for this moment, each once for each VM."""
+
+    state_dir: str
+    flags: tuple[str, ...]
+    """With which their program reads the same configuration."""
+    vm_id: str | None = None
+    report: bytes = b""
+    """What the run has come to by then, as JSON; no secret is in it."""
+
+
 class WaitInPool(NamedTuple):
     """Report Ready for the platform's pool, and be provisioned once the VM has got its owner."""
 
@@ -190,6 +202,7 @@ Action = (
     | LockRootPassword
     | StoreFile
     | RunDuty
+    | RunHooks
     | WaitInPool
     | ExecuteCustomData
     | PrepareWaagent

@@ -27,6 +27,7 @@ from minprov.actions import (
     PrepareWaagent,
     PublishHostname,
     RunDuty,
+    RunHooks,
     SetHostname,
     SetPassword,
     StoreFile,
@@ -84,14 +85,15 @@ HANDLERS: dict[type[Action], tuple[Inspect, Converge]] = {
     EjectMedia: (eject_media.inspect, eject_media.converge),
 }
 # Few plans have these: their modules are loaded with the first step, docs/start-up.md.
-SELDOM = ("custom_data_run", "kept_account", "pool", "proxy_agent", "required_duty", "waagent")
+SELDOM = ("custom_data_run", "hooks", "kept_account", "pool", "proxy_agent", "required_duty", "waagent")
 with deferred(*(f"minprov.properties.{name}" for name in SELDOM)):
-    from minprov.properties import custom_data_run, kept_account, pool, proxy_agent, required_duty, waagent
+    from minprov.properties import custom_data_run, hooks, kept_account, pool, proxy_agent, required_duty, waagent
 
     HANDLERS |= {
         KeepAccount: (kept_account.inspect, _never),
         CheckProxyAgent: (proxy_agent.inspect, proxy_agent.converge),
         RunDuty: (required_duty.inspect, required_duty.converge),
+        RunHooks: (hooks.inspect, hooks.converge),
         WaitInPool: (pool.inspect, _never),
         ExecuteCustomData: (custom_data_run.inspect, custom_data_run.converge),
         PrepareWaagent: (waagent.inspect, waagent.converge),

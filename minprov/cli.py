@@ -22,6 +22,7 @@ COMMANDS = {
     "custom-data": "run the program that customData is, when a run has made it due",
     "deprovision": "take from a machine what is its own, before an image is made of it",
     "follow-up": "tell the platform a host key's fingerprint, ask its DNS for the hostname",
+    "hooks": "run the image's own programs for a moment of a run, on systems without systemd",
     "import-waagent-conf": "print a minprov.toml that does what a waagent.conf says",
     "publish-hostname": "have the DHCP client send the present hostname",
     "resource-disk": "format, mount and swap on the temporary disk; set the time-outs of disks",

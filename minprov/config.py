@@ -114,6 +114,13 @@ class Duty(NamedTuple):
     unit: str
 
 
+class Hooks(NamedTuple):
+    """That there may be hooks: where they are, and the flags that have their program read the same files."""
+
+    directory: str
+    flags: tuple[str, ...]
+
+
 class Options(NamedTuple):
     """Every setting, with its default in force until a file or a flag says otherwise."""
 
@@ -161,6 +168,8 @@ class Options(NamedTuple):
     """No setting: the duties that the files switch on by tables of their own."""
     preprovisioning: OnPool = OnPool.REFUSE
     """The setting of a duty, by which a first boot knows that it may wait."""
+    hooks: Hooks | None = None
+    """No setting: what a first boot has to know of a duty that runs programs of the image's."""
     left_pool: bool = False
     """No setting: whether the ovf-env is that of a VM that waited in a pool and has got its owner."""
 
@@ -287,8 +296,11 @@ DUTIES = {
 }
 """The tables of duties, each with the folder in `duties` that it is for. Each of them has a policy."""
 POOL_DUTY = "wait_in_pool"
-OWNERS = DUTIES | {"preprovisioning": POOL_DUTY}
-"""Whose a key is, by its first word. The duty of a pooled VM has one key and no table."""
+HOOKS_DUTY = "hooks"
+STAGES = BEFORE_READY, AFTER_READY, FAILED = "before-ready", "after-ready", "failed"
+"""The moments of a run for which there are hooks."""
+OWNERS = DUTIES | {"preprovisioning": POOL_DUTY, HOOKS_DUTY: HOOKS_DUTY}
+"""Whose a key is, by its first word. The duty of a pooled VM has one key and no table, and hooks have no policy."""
 
 
 def choices_of(setting: Setting, default: Enum) -> list[Enum]:
@@ -304,6 +316,8 @@ def load(path: str | None = None, **flags: object) -> Options:
     """
     values = _read_files(path)
     own = {**values.pop(None, {}), **values.pop(POOL_DUTY, {}), **flags}
+    if directory := values.pop(HOOKS_DUTY, {}).get("directory"):
+        own["hooks"] = Hooks(directory, ("--config", path) if path else ())
     options = Options(**own, duties=tuple(_switched_on(values)))
     for key in ("sources.imds-url", "sources.wireserver-url"):
         url = getattr(options, SETTINGS[key].field)
@@ -413,7 +427,7 @@ def _setting(file: str, key: str, schema: Schema) -> Setting:
         return schema.settings[key]
     from difflib import get_close_matches  # only on the way out
 
-    known = [*schema.settings, "preprovisioning", *(f"{table}.policy" for table in DUTIES)]
+    known = [*schema.settings, "preprovisioning", "hooks.directory", *(f"{table}.policy" for table in DUTIES)]
     nearest = get_close_matches(key, known, n=1, cutoff=0)
     raise ProvisioningError(Reason.CONFIG_INVALID, file=file, key=key, detail="unknown key", nearest=nearest[0])
 

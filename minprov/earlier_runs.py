@@ -117,10 +117,10 @@ class EarlierRuns:
         manifest = self._given_to_another_vm()
         if manifest is None:
             return
-        from minprov.properties import custom_data_run  # few disks are captured
+        from minprov.properties import custom_data_run, hooks  # few disks are captured
 
         stays = await withdrawal.withdraw(self._system, manifest, self._result.note, host_keys=True)
-        for name in (custom_data_run.RECORD, custom_data_run.LOG):
+        for name in (custom_data_run.RECORD, custom_data_run.LOG, *hooks.FILES):
             await self._system.remove_own(f"{self._options.state_dir}/{name}")
         try:
             await in_thread(journal.forget, Manifest(self._uuid, stays))

@@ -392,6 +392,18 @@ class Reason(Enum):
         "The run did not finish in the time it was given.",
         "The report names what was being waited for; raise --timeout if that is expected to take longer.",
     )
+    HOOK_FAILED = (
+        "hook failed",
+        os.EX_OSERR,
+        "A program in the image's directory of hooks failed, did not end in its time, or could not be started.",
+        "Read the hook's output in /var/lib/minprov/hooks-before-ready.log; it is not run again for this VM.",
+    )
+    HOOK_REFUSED = (
+        "hook refused",
+        os.EX_CONFIG,
+        "Others than root may change a hook or a directory above it, or a link or nothing is in its place.",
+        "Have the file and every directory above it owned by root, not writable by others, and no link.",
+    )
     CERTIFICATES_UNREADABLE = (
         "certificates cannot be decrypted",
         os.EX_DATAERR,

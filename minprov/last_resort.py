@@ -58,6 +58,7 @@ DEFAULTS: dict[str, Any] = {
     "vm_id": None,
     "phrase": ENDED_UNTOLD,
     "post_limit": LAST_RESORT_POST_LIMIT,
+    "hooks": None,
 }
 
 
@@ -140,6 +141,10 @@ def _wait(token: int, control: int, settings: dict[str, Any]) -> NoReturn:
                     settings |= marshal.loads(message)  # noqa: S302  # from our own parent
         if _take(token):
             _tell(settings, phrase)
+            if settings["hooks"]:
+                from minprov.machine.own_program import become
+
+                become(*settings["hooks"])
     finally:
         os._exit(0)
 

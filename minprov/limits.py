@@ -127,6 +127,8 @@ CUSTOM_DATA_UNIT_LIMIT = 30.0
 """customData's unit, to start and to end, beside what the program itself may take."""
 DUTY_LIMIT = 3600.0
 """The program of a required duty, whose parts have limits of their own; the run's deadline comes first by default."""
+HOOKS_POLL = 0.2
+"""Between two looks of the hooks' program whether the run that waits for it is still there."""
 CHILD_PROCESS_LIMIT = 3600.0
 """A process of the run whose parent was killed: then the kernel ends it. Longer than any run."""
 

@@ -23,6 +23,7 @@ from minprov.actions import (
     PrepareWaagent,
     PublishHostname,
     RunDuty,
+    RunHooks,
     SetHostname,
     SetPassword,
     StoreFile,
@@ -95,7 +96,7 @@ def plan_provisioning(evidence: Evidence, options: Options) -> Plan:
     choice = choose(evidence, options)
     if asks_nothing(evidence):
         note = "nothing was asked for: there is no disc, and IMDS has neither a host name, nor a user, nor keys"
-        steps = (*_plan_user_data(choice, options), *plan_duties(options))
+        steps = (*_plan_user_data(choice, options), *plan_duties(options), *_plan_hooks(options))
         return Plan(choice.properties, steps, None, (note, *choice.notes))
     keeps_account = _keeps_account(choice, evidence, options)
     _require_properties(choice, evidence, options, keeps_account=keeps_account)
@@ -142,6 +143,13 @@ def plan_duties(options: Options) -> Iterator[Step]:
         tables = [duty for duty in required if duty.program == program]
         run = RunDuty(program=program, unit=tables[0].unit, state_dir=options.state_dir)
         yield Step(f"run-{program}", ", ".join(duty.table for duty in tables), Policy.REQUIRED, run)
+
+
+def _plan_hooks(options: Options) -> Iterator[Step]:
+    if hooks := options.hooks:
+        run = RunHooks(options.state_dir, hooks.flags)
+        target = f"{hooks.directory}/before-ready.d"
+        yield Step("run-hooks", target, Policy.REQUIRED, run, Phase.JUST_BEFORE_READY)
 
 
 def _find_pool(evidence: Evidence, options: Options) -> str | None:
@@ -234,6 +242,7 @@ def _plan_steps(choice: Choice, evidence: Evidence, options: Options, *, keeps_a
             disable_agent=evidence.ovf is not None and evidence.ovf.provision_guest_agent is False,
         )
         yield Step("prepare-waagent", "/var/lib/waagent", Policy.REQUIRED, prepare)
+    yield from _plan_hooks(options)
     if evidence.device:
         yield plan_ejection(evidence.device, options)
 

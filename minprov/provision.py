@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from minprov.actions import ExecuteCustomData, Phase, Policy, PublishHostname
+from minprov.actions import ExecuteCustomData, Phase, Policy, PublishHostname, RunHooks
 from minprov.apply import apply, first_required_failure, preview
 from minprov.bounds import Bounds
 from minprov.choice import asks_nothing, find_differences
@@ -29,6 +29,7 @@ from minprov.machine.identity import Identity
 from minprov.machine.provisioners import enabled_provisioners
 from minprov.machine.system import System
 from minprov.model import Evidence
+from minprov.outcome.channels import encode_report
 from minprov.outcome.result import ActionResult, Outcome, Result
 from minprov.outcome.timeline import Timeline
 from minprov.plan import Plan, Step, plan_duties, plan_ejection, plan_provisioning
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EMERGENCY_MODES = ("emergency", "rescue")
+
+PHASES = (Phase.BEFORE_CHANGES, Phase.BEFORE_READY)
 
 E = TypeVar("E", bound=BaseException)
 
@@ -136,11 +139,12 @@ class Run:
                 await self._apply(self._plan(evidence).beyond(plan))
             await self._earlier_runs.reload_sshd()
             await self._make_program_due()
+            self.result.outcome = Outcome.NOTHING_ASKED if asks_nothing(evidence) else Outcome.PROVISIONED
+            await self._run_hooks()
             await self._earlier_runs.record(markers.APPLIED)
             await self._report_ready(await sources.transport(), sources)
             self._compare(sources.by_now(evidence))
             self._drive = evidence.device
-        self.result.outcome = Outcome.NOTHING_ASKED if asks_nothing(evidence) else Outcome.PROVISIONED
 
     async def _try_to_wait(self, plan: Plan) -> None:
         """End as a VM of a pool, of which nothing is applied nor reported here; what waits is a program of its own."""
@@ -214,8 +218,16 @@ class Run:
             for difference in self.result.plan.differences or ():
                 logger.warning("the sources differ on %s; the media's value is used", difference)
 
-    async def _apply(self, steps: Sequence[Step]) -> None:
-        for phase in (Phase.BEFORE_CHANGES, Phase.BEFORE_READY):
+    async def _run_hooks(self) -> None:
+        """Run the image's own programs, which are told what the run has come to."""
+        steps = self.result.plan.steps if self.result.plan else ()
+        for step in steps:
+            if isinstance(step.action, RunHooks):
+                told = step.action._replace(vm_id=self.result.vm_id, report=encode_report(self.result))
+                await self._apply([step._replace(action=told)], (Phase.JUST_BEFORE_READY,))
+
+    async def _apply(self, steps: Sequence[Step], phases: Sequence[Phase] = PHASES) -> None:
+        for phase in phases:
             now = [step for step in steps if step.phase is phase]
             self._keep(await apply(now, self._system, self._timeline))
             if error := first_required_failure(self.result.actions):
@@ -250,6 +262,7 @@ class Run:
     async def _conclude(self) -> None:
         """Tell how the run ended on every channel that has not been told yet."""
         if self.result.error is not None:
+            self.result.outcome = Outcome.FAILED
             await self._reporting.tell_failure(self.result.error)
             if self.result.error.reason is Reason.ANOTHER_RUN:
                 return

@@ -75,7 +75,8 @@ or `off`. With every policy `off` minprov reports Ready and does nothing else.
 Other duties are done by programs of their own, for which Ready does not wait unless a policy is `required`. Each has
 tables in the same files and a page:
 [the temporary disk, swap, and the time-outs of disks](resource-disk.md), [certificates](certificates.md), [what is told
-and asked once the VM is ready](follow-up.md). One has a key on its own: `preprovisioning`, for [pooled VMs](pooled.md).
+and asked once the VM is ready](follow-up.md), and, without systemd, [hooks](hooks.md). One has a key on its own:
+`preprovisioning`, for [pooled VMs](pooled.md).
 
 ```toml
 [user]
@@ -349,6 +350,7 @@ def render_checks() -> str:
 DUTY_PAGES = {
     "docs/certificates.md": "certificates",
     "docs/follow-up.md": "follow_up",
+    "docs/hooks.md": "hooks",
     "docs/pooled.md": "wait_in_pool",
     "docs/resource-disk.md": "resource_disk",
 }

@@ -33,7 +33,7 @@ ORDER = (
     {"image", "provision"},
     {"image.checks"},
     {"image.deprovision", "image.fixes"},
-    {"duties.certificates", "duties.follow_up", "duties.resource_disk", "duties.wait_in_pool"},
+    {"duties.certificates", "duties.follow_up", "duties.hooks", "duties.resource_disk", "duties.wait_in_pool"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -113,6 +113,7 @@ INSIDE = {
         {"account_state", "doas"},
         {
             "custom_data_run",
+            "hooks",
             "eject_media",
             "host_keys",
             "proxy_agent",
@@ -137,6 +138,7 @@ INSIDE = {
         {"dns_check", "role_properties"},
         {"duty"},
     ),
+    "duties.hooks": ({"programs", "settings", "output"}, {"duty"}),
     "duties.resource_disk": (
         {"settings"},
         {"discovery", "usage"},
@@ -182,6 +184,7 @@ INSIDE = {
             "custom_data",
             "deprovision",
             "follow_up",
+            "hooks",
             "import_waagent_conf",
             "publish_hostname",
             "resource_disk",

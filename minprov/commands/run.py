@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from minprov import __version__
 from minprov.commands.logs import LOG_LEVELS, set_up_logging
 from minprov.commands.output import print_result
-from minprov.config import CONFIG_FILE, Loop, Options, load
+from minprov.config import AFTER_READY, CONFIG_FILE, FAILED, Loop, Options, load
 from minprov.discs.reading import Reading
 from minprov.errors import ProvisioningError, Reason
 from minprov.last_resort import LastResort, NoLastResort
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minprov.commands.parser import Parser
+    from minprov.config import Hooks
 
 
 # What a limit may be without being looked at again: a run needs much less. RLIM_INFINITY is -1.
@@ -87,7 +88,8 @@ def settings_of(flags: dict[str, Any]) -> dict[str, Any]:
 
 def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> Result:
     root, dry_run = flags.get("root", "/"), flags.get("dry_run", False)
-    if flags.get("emulated") and not dry_run and os.path.realpath(root) == "/":
+    live = os.path.realpath(root) == "/"
+    if flags.get("emulated") and not dry_run and live:
         raise ProvisioningError(Reason.USAGE, detail="--emulated needs --dry-run, or a --root other than /")
     if not os.path.isdir(root):
         raise ProvisioningError(Reason.USAGE, detail=f"--root {root} is not a directory")
@@ -97,6 +99,10 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
     refusal = None
     try:
         options = load(flags.get("config"), **settings)
+        if options.hooks and live:
+            from minprov.properties.hooks import refuse_beside_systemd
+
+            refuse_beside_systemd()
     except ProvisioningError as error:
         if dry_run:
             raise
@@ -122,6 +128,8 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
         options = _for_dry_run(options, identity, flags)
     state_dir = _state_directory(root, options)
     last_resort.know(state_dir=state_dir)
+    if options.hooks and live:
+        last_resort.know(hooks=("hooks", FAILED, *options.hooks.flags))
     may_be_done = not dry_run and not flags.get("force")
     if may_be_done and state_dir and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
         return Result(outcome=Outcome.ALREADY_PROVISIONED, vm_id=identity.vm_id)
@@ -138,7 +146,34 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
         reading = None if flags.get("emulated") else Reading(options)
     except (OSError, ProvisioningError) as error:
         return _too_little(error, identity)
-    return _run_in_loop(options, identity, flags, reading, refusal, last_resort)
+    result = _run_in_loop(options, identity, flags, reading, refusal, last_resort)
+    # A failure that the last resort is to tell comes first: it has the hooks run itself then.
+    told_by_itself = not (result.is_untold and isinstance(last_resort, LastResort))
+    if options.hooks and live and not dry_run and told_by_itself:
+        _start_hooks(result, options.hooks)
+    return result
+
+
+def _start_hooks(result: Result, hooks: Hooks) -> None:
+    """Leave the hooks for how the run ended, where there are some, to a process that nobody waits for."""
+    if result.error and result.error.reason is not Reason.ANOTHER_RUN:
+        stage = FAILED
+    elif result.reported and not result.error:
+        stage = AFTER_READY
+    else:
+        return
+    if not os.path.isdir(f"{hooks.directory}/{stage}.d"):
+        return
+    import subprocess
+
+    from minprov.machine.own_program import own_argv, own_environment
+
+    null = subprocess.DEVNULL
+    argv, environment = own_argv("hooks", stage, *hooks.flags), os.environ | own_environment()
+    try:
+        subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, env=environment, start_new_session=True)
+    except OSError as error:
+        result.note(f"no hooks are run {stage}: {error.strerror}")
 
 
 def _too_little(error: OSError | ProvisioningError, identity: Identity) -> Result:

@@ -51,12 +51,14 @@ async def run_tool(
     with_messages: bool = False,
     environment: Mapping[str, str] = ENVIRONMENT,
     umask: int = -1,
+    stop: signal.Signals = signal.SIGKILL,
 ) -> str:
     """Run a tool to its end and return what it printed on stdout; with `output`, an open file, all goes there.
 
     With `with_messages` what it printed on stderr comes after that.
 
-    Of the environment PATH is always there; a umask below 0 is this process's.
+    Of the environment PATH is always there; a umask below 0 is this process's. `stop` ends the tool, and what it has
+    started in its session, at the limit, and when this is cancelled.
 
     Raises `ProvisioningError`: TOOL_NOT_FOUND, or TOOL_FAILED with the tool's exit status and last words.
     """
@@ -87,7 +89,7 @@ async def run_tool(
             in_time = ended.done()
             if not in_time:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                    os.killpg(process.pid, stop)
                 await asyncio.wait([ended], timeout=REAP_LIMIT)
         if not in_time:
             raise ProvisioningError(Reason.TOOL_FAILED, tool=name, detail=f"no end after {limit:g} s")

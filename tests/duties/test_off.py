@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minprov.config import DUTIES, OnPool, Options, load
+from minprov.config import DUTIES, HOOKS_DUTY, OnPool, Options, load
 from minprov.emulator.ovf_env import build_ovf_env
 from minprov.emulator.vm import SAMPLE_VM
 from minprov.model import Evidence, Secret
@@ -92,9 +92,22 @@ def test_an_ordinary_vm_does_nothing_more_for_being_allowed_to_wait_in_a_pool(ch
     assert duties_in(loaded) == {"minprov.duties", duty, f"{duty}.settings"}
 
 
-@pytest.mark.parametrize("command", sorted(set(DUTIES.values())))
+def test_hooks_without_a_directory_cost_a_first_boot_their_settings_alone(tmp_path: Path) -> None:
+    config = tmp_path / "m.toml"
+    config.write_text("[hooks]\ntime-limit = 5.0\n")
+    options = load(str(config))
+    assert options == Options()
+    assert steps_of(options) == STEPS
+    loaded = modules_of(f"from minprov.cli import run\nrun(['--dry-run', '--emulated', '--config={config}'])\nprint()")
+    duty = "minprov.duties.hooks"
+    assert duties_in(loaded) == {"minprov.duties", duty, f"{duty}.settings"}
+    assert "minprov.properties.hooks" not in loaded
+
+
+@pytest.mark.parametrize("command", sorted({*DUTIES.values(), HOOKS_DUTY}))
 def test_the_program_of_a_duty_that_is_off_loads_little(command: str, tmp_path: Path) -> None:
     config = tmp_path / "m.toml"
     config.touch()
-    loaded = modules_of(f"from minprov.commands import {command}\n{command}.run(['--config', {str(config)!r}])")
+    arguments = ["--config", str(config), *(["before-ready"] if command == HOOKS_DUTY else [])]
+    loaded = modules_of(f"from minprov.commands import {command}\n{command}.run({arguments})")
     assert not loaded & HEAVY

@@ -34,11 +34,14 @@ OTHERS = (
     "*/var/lib/lastlog*",
     # The program's own record of all the other changes: tests/properties/test_withdrawal.py.
     "*/manifest.json",
+    # What hooks print once the run has ended.
+    "*/hooks-after-ready.log",
+    "*/hooks-failed.log",
 )
 # Different in every run: that they are there, whose they are and their mode is all there is to compare.
 OF_THE_MOMENT = (
     *("*/report.json", "*/ssh/*host_*", "*/.kvp_pool_1", "/mnt/trace"),
-    *("*/custom-data.json", "*/certificates.json", "*/resource-disk.json", "*/follow-up.json"),
+    *("*/custom-data.json", "*/certificates.json", "*/resource-disk.json", "*/follow-up.json", "*/hooks.json"),
 )
 
 

@@ -23,6 +23,7 @@ from minprov.image.subject import Subject
 from minprov.image.tree import Tree
 from minprov.machine.manifest import ACCOUNT, KEYS, PASSWORD, Effect, Manifest, build_manifest, digest
 from minprov.machine.system import System
+from minprov.properties import hooks
 from tests.image.recorded import make_tree, write_entry
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="deprovisioning needs root")
@@ -218,7 +219,9 @@ def test_a_user_that_is_kept_loses_the_password_that_a_run_gave(tmp_path: Path) 
     assert acts(Request(user=True, keep=["user"])) == acts(Request()) == {Act.WITHDRAW}
 
 
-def test_certificates_go_and_what_is_beside_them_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_duties_keep_goes_and_what_is_beside_them_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The keys of the VM are wherever the configuration has them put."""
     make_tree("debian", tmp_path)
     write(tmp_path, "/etc/minprov/minprov.toml", '[certificates]\ndirectory = "/etc/ssl/vm"\n')
@@ -230,6 +233,7 @@ def test_certificates_go_and_what_is_beside_them_stays(tmp_path: Path, capsys: p
     own = write(tmp_path, "/etc/ssl/vm/own.prv")
     gone = [write(tmp_path, "/etc/ssl/vm/AB.crt"), write(tmp_path, "/etc/ssl/vm/AB.prv")]
     gone += [write(tmp_path, "/var/lib/minprov/certificates/CD.prv"), tmp_path / "var/lib/minprov/certificates.json"]
+    gone += [write(tmp_path, f"/var/lib/minprov/{name}") for name in hooks.FILES]
     escape = write(tmp_path, "/etc/ssl/escape")
     status, _ = deprovision(tmp_path, capsys, "--without-manifest")
     assert status == 0

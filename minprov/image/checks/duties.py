@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from minprov.actions import Policy
-from minprov.config import CONFIG_FILE, POOL_DUTY, Duty, Execute, OnPool, Options, load_duty
+from minprov.config import CONFIG_FILE, HOOKS_DUTY, POOL_DUTY, Duty, Execute, OnPool, Options, load_duty
 from minprov.image.findings import Check, Found, Severity
 from minprov.image.subject import SITES
 from minprov.properties.pool import DROP_IN, DROP_INS, UNIT_DIRECTORIES, has_no_limit
@@ -36,6 +36,8 @@ def judge_duties(subject: Subject) -> Iterator[Found]:
     yield from _custom_data(subject, options)
     if options.preprovisioning is OnPool.WAIT:
         yield from _pool(subject)
+    if options.hooks:
+        yield from _hooks(subject)
     if entropy := subject.services.starts("minprov-entropy"):
         for tool in ENTROPY_TOOLS:
             if not subject.has_tool(tool):
@@ -109,6 +111,15 @@ def _pool(subject: Subject) -> Iterator[Found]:
     if not services.starts("systemd-networkd", "NetworkManager"):
         what = "a pooled VM gets another network, and nothing asks for an address then"
         yield Found(what, CONFIG_FILE, fix="Enable systemd-networkd or NetworkManager.")
+
+
+def _hooks(subject: Subject) -> Iterator[Found]:
+    """Find hooks beside systemd, with which a run refuses the configuration."""
+    yield from _installed(subject, HOOKS_DUTY)
+    if subject.services.systemd:
+        fix = "Order a unit after minprov-ready.target, or before minprov.service, and remove the table: docs/hooks.md."
+        what = "hooks.directory is set, and with systemd there are no hooks: minprov refuses the configuration"
+        yield Found(what, CONFIG_FILE, severity=Severity.FAILS, fix=fix)
 
 
 CHECKS = (

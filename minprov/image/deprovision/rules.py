@@ -236,7 +236,7 @@ RULES = (
         "belongs to this VM",
         (
             *("{state}/custom-data*", "{state}/user-data*", "{state}/ovf-env.xml", "{state}/report.json"),
-            *("{state}/certificates.json", "{state}/follow-up.json"),
+            *("{state}/certificates.json", "{state}/follow-up.json", "{state}/hooks.json", "{state}/hooks-*.log"),
             *("{state}/resource-disk.json", "{state}/resource-disk.journal", "{state}/creating-*"),
         ),
     ),

@@ -50,7 +50,7 @@ function _shtab_minprov_using
   test "$_shtab_minprov_cmdpath" = "$argv"
 end
 
-set -g _shtab_minprov_commands certificates check custom-data deprovision follow-up import-waagent-conf publish-hostname resource-disk status vhd wait-in-pool
+set -g _shtab_minprov_commands certificates check custom-data deprovision follow-up hooks import-waagent-conf publish-hostname resource-disk status vhd wait-in-pool
 set -g _shtab_minprov_opts_with_value --config --fix --generation --html --ignore --imds-url --junit --keep --log-level --loop --media --root --size --timeout --type --wireserver-url
 
 complete -c minprov -e
@@ -106,6 +106,12 @@ complete -c minprov -n '_shtab_minprov_using follow-up' -s h -l help -d 'show th
 complete -c minprov -n '_shtab_minprov_using follow-up' -l dry-run -d 'show it; tell nobody, but ask (default: no)'
 complete -c minprov -n '_shtab_minprov_using follow-up' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'and FILE.d/*.toml (default: /etc/minprov/minprov.toml, if there)'
 complete -c minprov -n '_shtab_minprov_using follow-up' -l json -d 'print one JSON document (default: text)'
+complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a hooks -d 'Run the image'"'"'s own programs for a moment of a run, as the configuration says: each once for each VM, and those for a failure after each run that fails. A run starts it, on systems without systemd.'
+complete -c minprov -n '_shtab_minprov_using hooks' -s h -l help -d 'show this help message and exit'
+complete -c minprov -n '_shtab_minprov_using hooks' -l dry-run -d 'show which would run (default: no)'
+complete -c minprov -n '_shtab_minprov_using hooks' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'and FILE.d/*.toml (default: /etc/minprov/minprov.toml, if there)'
+complete -c minprov -n '_shtab_minprov_using hooks' -l json -d 'print one JSON document (default: text)'
+complete -c minprov -n '_shtab_minprov_using hooks; and test $_shtab_minprov_npos -eq 0' -ka "before-ready after-ready failed" -d 'the moment: before-ready reads the report on standard input'
 complete -c minprov -n '_shtab_minprov_using; and test $_shtab_minprov_npos -eq 0' -a import-waagent-conf -d 'Print a minprov.toml that does what a waagent.conf says, with a comment for each of its keys. Nothing is written elsewhere. The exit status is 1 if something that is switched on has no counterpart.'
 complete -c minprov -n '_shtab_minprov_using import-waagent-conf' -s h -l help -d 'show this help message and exit'
 complete -c minprov -n '_shtab_minprov_using import-waagent-conf; and test $_shtab_minprov_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the waagent.conf (default: /etc/waagent.conf)'
