@@ -66,6 +66,8 @@ async def _preview(action: RunHooks) -> Inspection:
     argv = own_argv(PROGRAM, BEFORE_READY, "--dry-run", "--json", *action.flags)
     document = json.loads(await run_tool(argv, environment=ENVIRONMENT | own_environment()))
     if error := error_in(document):
+        if error.reason is Reason.NOT_PERMITTED:
+            return Inspection(None, "cannot be seen without privileges")
         raise error
     would_run = "would run" in document["hooks"].values()
     lines = (f"hook {name}  {state}" for name, state in document["hooks"].items())

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from minprov.config import AFTER_READY, BEFORE_READY, FAILED, OnFailure
-from minprov.duties.hooks import duty
+from minprov.duties.hooks import duty, output
 from minprov.duties.hooks.output import CUT, MAX_OUTPUT
 from minprov.duties.hooks.programs import find_programs
 from minprov.duties.hooks.settings import Options
 from minprov.errors import ProvisioningError, Reason
+from minprov.machine.tools import run_tool
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="hooks are root's")
 
@@ -173,6 +174,18 @@ def test_a_flood_of_output_is_cut_and_does_not_hold_the_program_up(place: Path, 
     run(state)
     head, tail = b"== before-ready/10-x\n", b"== before-ready/20-y\nsmall\n"
     assert log_of(state) == head + bytes(MAX_OUTPUT) + CUT + tail
+
+
+def test_a_program_does_not_fail_for_a_log_that_is_full(place: Path) -> None:
+    program = write(place / "10-x", "head --bytes=200000 /dev/zero")
+
+    async def main(log: int) -> None:
+        output.write(log, b"== before-ready/10-x\n")
+        with output.kept_output(log) as descriptor:
+            await run_tool([str(program)], output=descriptor)
+
+    with open("/dev/full", "wb") as full:
+        asyncio.run(main(full.fileno()))
 
 
 def test_what_a_program_leaves_running_is_neither_waited_for_nor_ended(place: Path, state: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from minprov import __version__
 from minprov.config import BEFORE_READY, FAILED, OnFailure
-from minprov.duties.hooks.output import kept_output
+from minprov.duties.hooks.output import kept_output, write
 from minprov.duties.hooks.programs import Program, find_programs
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import HOOKS_POLL
@@ -72,21 +72,21 @@ async def run(options: Options, stage: str, state_dir: str, vm_id: str | None, r
             os.ftruncate(log, 0)  # it has what those printed that have ended on this VM
             record = {"schema": SCHEMA, "vm_id": vm_id, "finished": {}, "done": False}
 
-        async def write(**changes: object) -> None:
+        async def keep(**changes: object) -> None:
             if stage != FAILED:  # those of a failure have none: they run after each
                 await write_record(system, path, record | {"version": __version__, "notes": notes} | changes)
 
         try:
             async for error in _run_programs(options, stage, report, record["finished"], log):
-                await write(error=None)
+                await keep(error=None)
                 if error and must_hold:
                     raise error
                 if error:
                     notes.append(str(error))
         except ProvisioningError as error:
-            await write(error=shown_error(error))
+            await keep(error=shown_error(error))
             raise
-        await write(error=None, done=True)
+        await keep(error=None, done=True)
     hooks = {name: status for name, status in record["finished"].items() if name.startswith(f"{stage}/")}
     return _document(stage, hooks) | {"notes": notes, "error": None}
 
@@ -110,7 +110,7 @@ async def _run_programs(
     for program in programs:
         name = f"{stage}/{program.name}"
         if not program.fault and name not in ended:
-            os.write(log, f"== {name}\n".encode())
+            write(log, f"== {name}\n".encode())
             ended[name] = await _execute(program.path, stage, options.time_limit, report, log)
         status = ended.get(name, SUCCESS)
         failed = ProvisioningError(Reason.HOOK_FAILED, stage=stage, name=program.name, status=status)

@@ -34,7 +34,7 @@ def kept_output(log: int) -> Iterator[int]:
             return
         if kept <= MAX_OUTPUT:
             left = MAX_OUTPUT - kept
-            _write(log, piece if len(piece) <= left else piece[:left] + CUT)
+            write(log, piece if len(piece) <= left else piece[:left] + CUT)
         kept += len(piece)
 
     loop = asyncio.get_running_loop()
@@ -48,8 +48,9 @@ def kept_output(log: int) -> Iterator[int]:
         os.close(reader)
 
 
-def _write(log: int, text: bytes) -> None:
+def write(log: int, text: bytes) -> None:
+    """Write to the log as far as there is room: a hook need not fail for that."""
     try:
         os.write(log, text)
-    except OSError:  # no room: the hook need not fail for that
+    except OSError:
         return

@@ -33,7 +33,8 @@ def find_programs(directory: str, stage: str, root: str = "") -> list[Program]:
     """Return what is in a stage's directory, in order of names; without that, nothing.
 
     Raises:
-        ProvisioningError: HOOK_REFUSED, where the directory cannot be trusted, or that of all stages is not there.
+        ProvisioningError: HOOK_REFUSED, where the directory cannot be trusted, or that of all stages is not there;
+            NOT_PERMITTED.
 
     """
     place = f"{os.path.normpath(directory)}/{stage}.d"
@@ -46,8 +47,8 @@ def find_programs(directory: str, stage: str, root: str = "") -> list[Program]:
         names = sorted(os.listdir(root + place))
         return [_judge(name, f"{root}{place}/{name}") for name in names]
     except OSError as error:
-        path = error.filename.removeprefix(root)
-        raise ProvisioningError(Reason.HOOK_REFUSED, path=path, detail=error.strerror) from error
+        reason = Reason.NOT_PERMITTED if isinstance(error, PermissionError) else Reason.HOOK_REFUSED
+        raise ProvisioningError(reason, path=error.filename.removeprefix(root), detail=error.strerror) from error
 
 
 def _check(directory: str, root: str) -> None:
