@@ -25,7 +25,7 @@ from minprov.properties.login import (
     password_obstacle,
     require_login,
 )
-from minprov.properties.sshd_settings import CONFIG, Settings, ask_sshd, reload_sshd
+from minprov.properties.sshd_settings import CONFIG, Settings, ask_in_change, ask_sshd, reload_sshd
 
 DRAFT = "/etc/ssh/.sshd_config.draft.minprov"
 BEGIN, END = b"# minprov: begin. Written by minprov for this VM.\n", b"# minprov: end\n"
@@ -69,18 +69,19 @@ async def converge(system: System, action: ConfigureSshd) -> None:
     sshd = system.own_tool("sshd")
     if sshd is None:
         return
-    answers = await ask_sshd(system, action.username, action.groups)
-    before = {path: system.read(path) for path in (action.drop_in, CONFIG)}
-    if answers is None:
-        await system.replace(action.drop_in, _contents(action, answers), mode=0o644)
-        await _write_config(system, _include(action.drop_in) + _without_include(system, action.drop_in))
-        return
-    try:
-        await _put_in_place(system, sshd, action, answers)
-        await run_tool([*sshd, "-t"])
-    except ProvisioningError:
-        await system.take_back(before)
-        raise
+    async with system.asking:
+        answers = await ask_in_change(system, action.username, action.groups)
+        before = {path: system.read(path) for path in (action.drop_in, CONFIG)}
+        if answers is None:
+            await system.replace(action.drop_in, _contents(action, answers), mode=0o644)
+            await _write_config(system, _include(action.drop_in) + _without_include(system, action.drop_in))
+            return
+        try:
+            await _put_in_place(system, sshd, action, answers)
+            await run_tool([*sshd, "-t"])
+        except ProvisioningError:
+            await system.take_back(before)
+            raise
     await reload_sshd(system)
 
 
@@ -137,7 +138,7 @@ def _wrong_switches(settings: Settings, action: ConfigureSshd) -> list[str]:
 
 
 async def _is_wrong(system: System, action: ConfigureSshd) -> bool:
-    answers = await ask_sshd(system, action.username, action.groups) or []
+    answers = await ask_in_change(system, action.username, action.groups) or []
     return any(_wrong_switches(settings, action) for settings in answers)
 
 

@@ -63,8 +63,15 @@ class Settings:
 async def ask_sshd(system: System, username: str, groups: tuple[str, ...] = ()) -> list[Settings] | None:
     """Return the settings for a user who is, or will be, in the groups: from outside first, then for other connections.
 
-    None where sshd cannot be asked: in a tree, or without privileges.
+    None where sshd cannot be asked: in a tree, or without privileges. While a change is tried it is waited for, so that
+    nobody is told what may be taken back.
     """
+    async with system.asking:
+        return await ask_in_change(system, username, groups)
+
+
+async def ask_in_change(system: System, username: str, groups: tuple[str, ...] = ()) -> list[Settings] | None:
+    """Return what `ask_sshd` does, to the one task that has `System.asking`."""
     if not system.live:
         return None
     sshd = system.own_tool("sshd")
@@ -82,17 +89,16 @@ async def ask_sshd(system: System, username: str, groups: tuple[str, ...] = ()) 
         connections = [connection._asdict() for connection in found]
         state += (system.read(PASSWD), system.read(GROUP))  # by which Match decides
     answers = []
-    async with system.asking:
-        for connection in connections:
-            key = (*state, *(connection.values() if len(state) > 1 else ()))
-            if key not in system.answers:
-                try:
-                    system.answers[key] = await _ask(system, sshd, connection)
-                except ProvisioningError:
-                    if os.geteuid() == 0:
-                        raise
-                    return None
-            answers.append(Settings(connection, *system.answers[key]))
+    for connection in connections:
+        key = (*state, *(connection.values() if len(state) > 1 else ()))
+        if key not in system.answers:
+            try:
+                system.answers[key] = await _ask(system, sshd, connection)
+            except ProvisioningError:
+                if os.geteuid() == 0:
+                    raise
+                return None
+        answers.append(Settings(connection, *system.answers[key]))
     return answers
 
 
