@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from minprov.errors import ProvisioningError, Reason
@@ -142,10 +143,19 @@ async def platform_network(on_dhcp_line: Callable[[float, str], None] | None = N
 
 async def _end(process: Process) -> None:
     if process.returncode is None:
-        process.terminate()
+        _send(process, signal.SIGTERM)
         try:
             async with asyncio.timeout(10):
                 await process.wait()
         except TimeoutError:
-            process.kill()
+            _send(process, signal.SIGKILL)
             await process.wait()
+
+
+def _send(process: Process, number: signal.Signals) -> None:
+    """Send a signal as newer versions of asyncio do: older ones may take the exit status from their own watcher.
+
+    https://github.com/python/cpython/issues/87744
+    """
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, number)
