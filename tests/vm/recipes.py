@@ -291,6 +291,12 @@ S6 = replace(
     ),
 )
 
+# Hooks, under each init that has no units.
+HOOKS = tuple(
+    replace(recipe, name=f"hooks-{recipe.name}", trees=(*recipe.trees, "hooks"), duties=True)
+    for recipe in (SYSVINIT, OPENRC, RUNIT, FINIT, S6, BUSYBOX)
+)
+
 # Debian's reference policy, enforcing from the first instruction of init.
 SELINUX = replace(
     NETWORKD,
