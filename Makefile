@@ -152,6 +152,8 @@ BUNDLED := not dry-run-emulated and not tree-emulated and not deprovision and no
 BUNDLED += and not duty-required-in-unit and not locale-latin-1 and not check-fix and not pooled-waits-by-hand
 BUNDLED += and not custom-data-run-after-ready-cut
 test-cases-%: $(VENV)/.ready
+	@test -z "$$(find minprov -name '*.py' -newer dist/*-$*-*-$$(uname -m).tar.gz)" \
+	    || { echo 'dist has a $* form of before the last change: make $*' >&2; exit 1; }
 	rm -rf build/$*
 	mkdir -p build/$*
 	tar -xf dist/*-$*-*-$$(uname -m).tar.gz -C build/$* --strip-components=1
