@@ -114,13 +114,6 @@ class Duty(NamedTuple):
     unit: str
 
 
-class Hooks(NamedTuple):
-    """That there may be hooks: where they are, and the flags that have their program read the same files."""
-
-    directory: str
-    flags: tuple[str, ...]
-
-
 class Options(NamedTuple):
     """Every setting, with its default in force until a file or a flag says otherwise."""
 
@@ -168,8 +161,10 @@ class Options(NamedTuple):
     """No setting: the duties that the files switch on by tables of their own."""
     preprovisioning: OnPool = OnPool.REFUSE
     """The setting of a duty, by which a first boot knows that it may wait."""
-    hooks: Hooks | None = None
-    """No setting: what a first boot has to know of a duty that runs programs of the image's."""
+    hooks: str = ""
+    """The setting of a duty, by which a first boot knows where programs of the image's are to be run from."""
+    hooks_flags: tuple[str, ...] = ()
+    """No setting: with which their program reads the same files."""
     left_pool: bool = False
     """No setting: whether the ovf-env is that of a VM that waited in a pool and has got its owner."""
 
@@ -317,7 +312,7 @@ def load(path: str | None = None, **flags: object) -> Options:
     values = _read_files(path)
     own = {**values.pop(None, {}), **values.pop(POOL_DUTY, {}), **flags}
     if directory := values.pop(HOOKS_DUTY, {}).get("directory"):
-        own["hooks"] = Hooks(directory, ("--config", path) if path else ())
+        own |= {"hooks": directory, "hooks_flags": ("--config", path) if path else ()}
     options = Options(**own, duties=tuple(_switched_on(values)))
     for key in ("sources.imds-url", "sources.wireserver-url"):
         url = getattr(options, SETTINGS[key].field)

@@ -146,10 +146,9 @@ def plan_duties(options: Options) -> Iterator[Step]:
 
 
 def _plan_hooks(options: Options) -> Iterator[Step]:
-    if hooks := options.hooks:
-        run = RunHooks(options.state_dir, hooks.flags)
-        target = f"{hooks.directory}/before-ready.d"
-        yield Step("run-hooks", target, Policy.REQUIRED, run, Phase.JUST_BEFORE_READY)
+    if options.hooks:
+        run = RunHooks(options.state_dir, options.hooks_flags)
+        yield Step("run-hooks", f"{options.hooks}/before-ready.d", Policy.REQUIRED, run, Phase.JUST_BEFORE_READY)
 
 
 def _find_pool(evidence: Evidence, options: Options) -> str | None:

@@ -19,7 +19,6 @@ from minprov.config import (
     AskPassword,
     Duty,
     Execute,
-    Hooks,
     Loop,
     OnFailure,
     OnPool,
@@ -123,7 +122,7 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
     assert error_of(str(tmp_path / "none.toml"))["detail"] == "No such file or directory"
 
 
-NO_SETTINGS = {"duties", "hooks", "left_pool", "preprovisioning"}
+NO_SETTINGS = {"duties", "hooks", "hooks_flags", "left_pool", "preprovisioning"}
 
 
 def test_every_option_can_be_set_by_exactly_one_key() -> None:
@@ -194,7 +193,7 @@ def test_a_pooled_vm_waits_where_the_key_of_that_duty_says_so(tmp_path: Path) ->
 
 def test_a_first_boot_knows_of_hooks_where_they_are_and_which_files_say_so(tmp_path: Path) -> None:
     path = write(tmp_path / "m.toml", "[hooks]\ndirectory = '/etc/hooks'\ntime-limit = 5\nfailure = 'warn'\n")
-    assert load(path) == Options(hooks=Hooks("/etc/hooks", ("--config", path)))
+    assert load(path) == Options(hooks="/etc/hooks", hooks_flags=("--config", path))
     assert load_duty("hooks", path) == ("/etc/hooks", 5.0, OnFailure.WARN)
     assert load(write(tmp_path / "n.toml", "hooks.time-limit = 5\n")) == Options()
     path = write(tmp_path / "o.toml", "hooks.directory = 'hooks'\n")

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minprov.commands.parser import Parser
-    from minprov.config import Hooks
 
 
 # What a limit may be without being looked at again: a run needs much less. RLIM_INFINITY is -1.
@@ -129,7 +128,7 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
     state_dir = _state_directory(root, options)
     last_resort.know(state_dir=state_dir)
     if options.hooks and live:
-        last_resort.know(hooks=("hooks", FAILED, *options.hooks.flags))
+        last_resort.know(hooks=("hooks", FAILED, *options.hooks_flags))
     may_be_done = not dry_run and not flags.get("force")
     if may_be_done and state_dir and identity.dmi_uuid and holds(state_dir, READY, identity.dmi_uuid):
         return Result(outcome=Outcome.ALREADY_PROVISIONED, vm_id=identity.vm_id)
@@ -150,11 +149,11 @@ def _execute(flags: dict[str, Any], last_resort: LastResort | NoLastResort) -> R
     # A failure that the last resort is to tell comes first: it has the hooks run itself then.
     told_by_itself = not (result.is_untold and isinstance(last_resort, LastResort))
     if options.hooks and live and not dry_run and told_by_itself:
-        _start_hooks(result, options.hooks)
+        _start_hooks(result, options)
     return result
 
 
-def _start_hooks(result: Result, hooks: Hooks) -> None:
+def _start_hooks(result: Result, options: Options) -> None:
     """Leave the hooks for how the run ended, where there are some, to a process that nobody waits for."""
     if result.error and result.error.reason is not Reason.ANOTHER_RUN:
         stage = FAILED
@@ -162,14 +161,14 @@ def _start_hooks(result: Result, hooks: Hooks) -> None:
         stage = AFTER_READY
     else:
         return
-    if not os.path.isdir(f"{hooks.directory}/{stage}.d"):
+    if not os.path.isdir(f"{options.hooks}/{stage}.d"):
         return
     import subprocess
 
     from minprov.machine.own_program import own_argv, own_environment
 
     null = subprocess.DEVNULL
-    argv, environment = own_argv("hooks", stage, *hooks.flags), os.environ | own_environment()
+    argv, environment = own_argv("hooks", stage, *options.hooks_flags), os.environ | own_environment()
     try:
         subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, env=environment, start_new_session=True)
     except OSError as error:
