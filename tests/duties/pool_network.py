@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from minprov.config import Options
 from minprov.duties.wait_in_pool import duty
-from minprov.duties.wait_in_pool.links import LinkWatch
+from minprov.duties.wait_in_pool.links import LinkWatch, links_in_use
 from minprov.machine import markers
 from minprov.machine.identity import Identity
 from minprov.machine.system import System
@@ -136,7 +136,10 @@ async def notice(directory: Path) -> None:
                 await asyncio.wait_for(links.wait_for_loss(), 2)
             print(command, "| lost" if links.has_lost else "| kept")
         if "p0" in command:
-            run("ip link set p0 up")
+            with LinkWatch() as links:
+                run("ip link set p0 up")
+                while not links_in_use():  # of a carrier, too
+                    await links.wait_for_change()
 
 
 STORIES = {"notice": notice, "report-once": report_once}
