@@ -143,6 +143,11 @@ class Sources:
                 await asyncio.wait([self._instance], timeout=IMDS_GRACE)
         return self.by_now(evidence)
 
+    async def look(self, grace: float) -> None:
+        """Give IMDS and WireServer this long to answer, once they can be asked: somebody wants to see what they say."""
+        await self.transport()
+        await asyncio.wait({self._instance, self._goal_state}, timeout=grace)
+
     def by_now(self, evidence: Evidence) -> Evidence:
         """Return the evidence completed by what IMDS has answered so far."""
         if evidence.instance is None and self._instance.done():

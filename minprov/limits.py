@@ -22,7 +22,7 @@ ANOTHER_RUN_PAUSE = 0.1
 DRY_RUN_LIMIT = 10.0
 """A dry run without `--timeout`: somebody is looking."""
 DRY_RUN_GRACE = 1.0
-"""In a dry run, for a source that the plan does not need, to be able to tell of it."""
+"""In a dry run, for sources that the plan does not need, to be able to tell of them."""
 SWITCH_INTERVAL = 0.0003
 """For a thread that runs Python code, once another one wants to: an import holds up no steps beside it."""
 MIN_SECONDS = 0.001

@@ -7,11 +7,9 @@ disk. A failure is told on every channel there is, in the time that is left or a
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from minprov.actions import ExecuteCustomData, Phase, Policy, PublishHostname, RunHooks
@@ -168,9 +166,7 @@ class Run:
         async with self._sources() as sources:
             self._earlier_runs.note_volatile_state()
             early = await sources.enough()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(DRY_RUN_GRACE):
-                    await sources.goal_state(DRY_RUN_GRACE)
+            await sources.look(DRY_RUN_GRACE)
             evidence = await sources.all(early)
             plan = self._plan(evidence)
             self._compare(evidence)
