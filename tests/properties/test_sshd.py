@@ -25,6 +25,7 @@ esac
 """
 
 
+@pytest.mark.root
 def test_a_change_that_is_only_tried_is_told_to_no_other_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drop_in, config = tmp_path / "minprov.conf", tmp_path / "sshd_config"
     tried, answered = tmp_path / "tried", tmp_path / "answered"
