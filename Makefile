@@ -183,12 +183,12 @@ bench-instructions: $(VENV)/.ready  ## count the system calls and instructions o
 bench-forms: deb bundle standalone static  ## measure the forms that are shipped, side by side
 	$(BIN)/python -m bench.forms
 
-bench-vm: $(VENV)/.ready  ## boot with minprov, azure-init, cloud-init and waagent, one after another, and compare
+bench-vm: $(VENV)/.ready  ## boot with minprov in two forms, azure-init, cloud-init and waagent in turn, and compare
 	tests/ensure-packages tests/vm/apt-packages.txt
 	rm -rf build/bench-vm
-	for agent in minprov azure-init cloud-init waagent; do \
+	for agent in minprov minprov-static azure-init cloud-init waagent; do \
 	    $(BIN)/python -m bench.vm measure --counted --costs $$agent || exit; done
-	for run in 1 2 3 4 5; do for agent in minprov azure-init; do for options in --counted '--counted --bare' --processors=2; do \
+	for run in 1 2 3 4 5; do for agent in minprov minprov-static azure-init; do for options in --counted '--counted --bare' --processors=2; do \
 	    $(BIN)/python -m bench.vm measure $$options $$agent || exit; done; done; done
 	$(BIN)/python -m bench.vm table
 

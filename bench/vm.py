@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 from minprov.emulator.guest.login import Login
 from tests.vm import recipes
-from tests.vm.image import PROJECT, ensure_base, ensure_package
+from tests.vm.image import PROJECT, ensure_base, ensure_form, ensure_package
 from tests.vm.lab import HOSTNAME, USERNAME, Guest, boot, key_pair
 from tests.vm.recipes import COMMON, OWN_INITRAMFS, SYSTEMD, Recipe
 
@@ -54,6 +54,7 @@ class Agent(NamedTuple):
 
 AGENTS = {
     "minprov": Agent(recipes.NETWORKD, ("minprov.service",)),
+    "minprov-static": Agent(recipes.STATIC, ("minprov.service",)),
     # Without a password IMDS is all that it asks, which is its best case: else it mounts the media and restarts sshd.
     "azure-init": Agent(
         recipes.AZURE_INIT, ("azure-init.service",), {"password": None, "disable-password-authentication": True}
@@ -230,6 +231,9 @@ def added_size(recipe: Recipe) -> float:
         package = next(ensure_package().glob("minprov_*.deb"))
         shown = subprocess.run(["dpkg-deb", "--field", package, "Installed-Size"], capture_output=True, check=True)
         own += int(shown.stdout)
+    if recipe.form:
+        with tarfile.open(next(ensure_form(recipe.form).glob("*.tar.gz"))) as form:
+            own += sum(member.size for member in form) // 1024
     return (installed_size(recipe.packages) + own - installed_size((*COMMON, *SYSTEMD))) / 1024
 
 

@@ -78,7 +78,7 @@ def ensure_image(recipe: Recipe) -> Image:
     kernel = _ensure("kernel", _kernel_inputs(), _make_kernel)
     package = ensure_package()
     base = _ensure_example(recipe.example, package) if recipe.example else ensure_base(recipe.packages)
-    form = _ensure_form(recipe.form) if recipe.form else None
+    form = ensure_form(recipe.form) if recipe.form else None
     inputs = [
         *(kernel.name, base.parent.name, repr(recipe)),
         package.name if recipe.minprov or recipe.initramfs else "no minprov",
@@ -100,7 +100,7 @@ def ensure_image(recipe: Recipe) -> Image:
 
 def ensure_arm64_disk() -> Path:
     """Return the disk for arm64, which is of one kind."""
-    form = _ensure_form("static-aarch64")
+    form = ensure_form("static-aarch64")
     inputs = [form.name.encode(), (HERE / "arm64.py").read_bytes(), *_file_contents([TREES / "arm64"])]
     return _ensure("disk-arm64", inputs, lambda out: _make_arm64_disk(form, out)) / DISK
 
@@ -125,7 +125,8 @@ def _ensure_example(name: str, package: Path) -> Path:
     return made / "base.tar"
 
 
-def _ensure_form(form: str) -> Path:
+def ensure_form(form: str) -> Path:
+    """Return the directory that has the tarball of a form, built from what is here."""
     return _ensure(form, _file_contents(PROJECT / name for name in FORMED), functools.partial(_make_form, form))
 
 

@@ -193,6 +193,21 @@ WAAGENT = Recipe(
 )
 
 # The crate, which `make bench-vm` builds, and the unit that comes in it. It names groups that Ubuntu has.
+# Without a Python, by the commands of docs/embedding.md.
+STATIC = replace(
+    NETWORKD,
+    name="static",
+    packages=(*COMMON, *SYSTEMD),
+    form="static",
+    minprov=False,
+    commands=(
+        "ln -s /opt/minprov/minprov /usr/bin/minprov",
+        "cd /opt/minprov/units;"
+        " cp minprov.service minprov-custom-data.service minprov-ready.target /etc/systemd/system",
+        "systemctl enable --quiet systemd-networkd.service vm-shell.service minprov.service minprov-ready.target",
+    ),
+)
+
 AZURE_INIT = Recipe(
     name="azure-init",
     packages=(*COMMON, *SYSTEMD),
