@@ -16,7 +16,15 @@ from minprov.choice import has_all, is_complete, wants_certificates
 from minprov.config import Options
 from minprov.discs.reading import Reading, ReadMedia
 from minprov.errors import ProvisioningError, Reason
-from minprov.limits import IMDS_GRACE, MEDIA_LIMIT, MEDIA_WAIT_SHARE, NOTHING_ASKED_WAIT, PROXY_AGENT_WAIT, SOURCE_SHARE
+from minprov.limits import (
+    IMDS_GRACE,
+    IMDS_LATE_GRACE,
+    MEDIA_LIMIT,
+    MEDIA_WAIT_SHARE,
+    NOTHING_ASKED_WAIT,
+    PROXY_AGENT_WAIT,
+    SOURCE_SHARE,
+)
 from minprov.machine.blocking import in_thread
 from minprov.machine.proxy_agent import find_proxy_agent
 from minprov.model import Evidence, GoalState, InstanceMetadata, OvfEnv
@@ -141,14 +149,19 @@ class Sources:
                 transport = await self.transport()
                 await transport.wait_for_route(self._options.imds_url, deadline=self._imds_deadline)
                 await asyncio.wait([self._instance], timeout=IMDS_GRACE)
-        return self.by_now(evidence)
+        return self._by_now(evidence)
 
     async def look(self, grace: float) -> None:
         """Give IMDS and WireServer this long to answer, once they can be asked: somebody wants to see what they say."""
         await self.transport()
         await asyncio.wait({self._instance, self._goal_state}, timeout=grace)
 
-    def by_now(self, evidence: Evidence) -> Evidence:
+    async def late(self, evidence: Evidence) -> Evidence:
+        """Return the evidence completed by IMDS, whose answer may be on its way when Ready is told without it."""
+        await asyncio.wait([self._instance], timeout=IMDS_LATE_GRACE)
+        return self._by_now(evidence)
+
+    def _by_now(self, evidence: Evidence) -> Evidence:
         """Return the evidence completed by what IMDS has answered so far."""
         if evidence.instance is None and self._instance.done():
             return evidence._replace(instance=self._instance.result())

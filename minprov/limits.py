@@ -65,6 +65,8 @@ DRIVE_POLL = 0.1
 """Between two looks for a drive that has a disc."""
 IMDS_GRACE = 2.0
 """For IMDS, once all else is done and there is a route, where nothing required is lacking without it."""
+IMDS_LATE_GRACE = 0.5
+"""For IMDS where Ready did not need it and is told: its answer is under way, and the result says how it differs."""
 GOAL_STATE_GRACE = 1.0
 """For a goal state that is under way when Ready is due: to ask anew would take no less, and load the platform twice."""
 GONE_LIMIT = 70.0

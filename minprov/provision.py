@@ -141,8 +141,8 @@ class Run:
             await self._run_hooks()
             await self._earlier_runs.record(markers.APPLIED)
             await self._report_ready(await sources.transport(), sources)
-            self._compare(sources.by_now(evidence))
             self._drive = evidence.device
+            self._compare(await sources.late(evidence))
 
     async def _try_to_wait(self, plan: Plan) -> None:
         """End as a VM of a pool, of which nothing is applied nor reported here; what waits is a program of its own."""
@@ -158,9 +158,9 @@ class Run:
         """Do what a run has left to do that was ended once everything had been applied."""
         logger.info("applied by an earlier run: only the report is due")
         await self._apply(tuple(plan_duties(self._options)))  # which hold for one boot alone
+        self.result.outcome = Outcome.ALREADY_PROVISIONED
         await self._report_ready(transport, sources)
         self._drive = await find_drive(self._options)
-        self.result.outcome = Outcome.ALREADY_PROVISIONED
 
     async def _preview(self) -> None:
         async with self._sources() as sources:
@@ -333,7 +333,7 @@ class Run:
     # -- bounds --------------------------------------------------------------------------------------------------------
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run the work within its bounds; however it fails, the result holds the error."""
+        """Run the work within its bounds; however it fails, the result has the error, unless Ready is told by then."""
         try:
             await self._bounds.run(work)
         except* ProvisioningError as failures:
@@ -345,3 +345,6 @@ class Run:
             self.result.error = ProvisioningError(reason, waited_for=self._timeline.waited_for, limit=limit)
         except* Exception as defects:  # whatever it is, the platform is told, and the log has the traceback
             self.result.error = explained(defects, "unhandled exception")
+        if self.result.reported and self.result.error:
+            logger.warning("Ready is told all the same: %s", self.result.error)
+            self.result.error = None

@@ -32,6 +32,8 @@ ALL = ("bookworm:user", "bookworm:root:odd", "trixie:user:odd", "trixie:root", "
 AT_A_TIME = max(1, (os.cpu_count() or 1) // 2)  # a suite has processes beside it, and deadlines
 LIMIT = 1800.0
 """Seconds for one machine."""
+MOST_LINES = 60
+"""Of what tests that failed have to say, beside the end of the log."""
 
 # How the host reaches the registries: the machine is to reach them by the same ways.
 NETWORK_FILES = ("etc/resolv.conf", "etc/hosts", "etc/pip.conf", "etc/ssl/certs/ca-certificates.crt")
@@ -191,7 +193,9 @@ def main(*names: str) -> int:
         result = "failed" if error else lines[-1].strip("= ")
         print(f"{machine.name}: {result} ({time.monotonic() - started:.0f} s)", flush=True)
         if error:
-            print("\n".join(lines[-40:]), f"The whole log is {shlex.quote(str(path))}.", sep="\n", flush=True)
+            asserted = [line for line in lines if re.match(r"E  |FAILED |ERROR ", line)]
+            told = [*asserted[:MOST_LINES], *lines[-40:], f"The whole log is {shlex.quote(str(path))}."]
+            print(*told, sep="\n", flush=True)
         return error is None
 
     with ThreadPoolExecutor(AT_A_TIME) as pool:
