@@ -67,8 +67,8 @@ async def measure(command: list[str], *, silent_imds: bool) -> Late:
             finally:
                 if process.returncode is None:
                     process.kill()
-            ready = platform.requests[-1]
-            if process.returncode or ready.endpoint != "health" or ready.verdict != "accepted":
+            ready = next((request for request in platform.requests if request.endpoint == "health"), None)
+            if process.returncode or ready is None or ready.verdict != "accepted":
                 raise SystemExit(f"Ready was not reported: {messages.decode()}")
             return Late(
                 wake_ups, tuple(str(request.endpoint) for request in platform.requests), ready.at_ms - start * 1000

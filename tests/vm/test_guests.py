@@ -176,7 +176,7 @@ def test_ready_is_reported(boots: Boots) -> None:
 
 def test_nothing_but_three_documents_is_exchanged(boots: Boots) -> None:
     # Those made while the link comes up never reach the platform, or their answers are lost.
-    assert boots.first.requests[-1] == "health"
+    assert boots.first.requests.count("health") == 1
     assert set(boots.first.requests) == {"goal-state", "health", "instance"}
 
 
