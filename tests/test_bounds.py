@@ -113,9 +113,9 @@ def test_a_drive_that_never_answers_leaves_the_rest_of_the_run_its_time(whole: W
     async def test(platform: Emulator) -> None:
         with stuck_files(tmp_path / "drive") as drive:
             whole.media = drive.path
-            run = await ended(await whole.start(platform, seconds=3))
+            run = await ended(await whole.start(platform, seconds=6))
             assert run.status == 0, run.stderr
-            assert run.seconds < 3
+            assert run.seconds < 6
             assert whole.report()["sources"]["media"]["state"] == "failed"
             assert [report.state for report in platform.health_reports] == ["Ready"]
 
@@ -296,7 +296,7 @@ AT_THE_START = ("the provisioning media", "the file system")
 
 
 def assert_terminated(whole: WholeRun, run: Ended, *waited_for: str) -> None:
-    assert run.seconds < 2
+    assert run.seconds < 5
     assert run.status == 75
     error = whole.report()["error"]
     assert error["reason"] == "terminated by a signal"

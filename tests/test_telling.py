@@ -146,7 +146,7 @@ def test_a_failure_report_that_nobody_takes_can_be_cut_short(whole: WholeRun) ->
         process = await whole.start(platform)
         await posted.wait()
         run = await terminate(process)
-        assert run.seconds < 2
+        assert run.seconds < 5
         assert run.status == 74
         assert "NotReady not reported: terminated by a signal" in run.stderr
         assert whole.report()["error"]["reason"] == "failed to write to the file system"

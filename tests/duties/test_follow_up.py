@@ -84,7 +84,7 @@ def test_a_server_that_does_not_answer_takes_no_more_than_the_limit(
     began = time.monotonic()
     stalled = Faults(steps={"role-properties": (Step(times=math.inf, drop="stall"),)})
     assert tell(tmp_path, "a", faults=stalled)[0] == ["failed"]
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 5
     record = json.loads((tmp_path / "follow-up.json").read_text())
     assert (record["error"], record["told"]) == (None, None)
     assert record["actions"][0]["error"]["reason"] == Reason.WIRESERVER_TIMEOUT.phrase

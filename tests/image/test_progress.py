@@ -59,7 +59,7 @@ def test_a_work_is_shown_in_one_line_that_goes() -> None:
     _, shown = run_on_terminal([sys.executable, "-c", WORK], XTERM)
     lines = shown.split("\r")
     assert lines[:3] == ["", "copying the disk:   0%\x1b[K", "copying the disk:   1%\x1b[K"]
-    assert re.fullmatch(r"copying the disk:  50%, about [23] s left\x1b\[K", lines[3])
+    assert re.fullmatch(r"copying the disk:  50%, about [2-9] s left\x1b\[K", lines[3])
     assert lines[4:] == ["\x1b[Kdone", "\n"]
 
 
@@ -102,7 +102,9 @@ def test_a_vhd_is_made_before_somebodys_eyes(tmp_path: Path) -> None:
     status, shown = run_on_terminal([*MINPROV, "vhd", str(image), str(out)], XTERM, stdout=False)
     assert status == 0
     steps = [step.removesuffix("\x1b[K") for step in shown.split("\r") if step != "\x1b[K"]
-    assert steps == ["", "copying:   0%", "waiting until the disk has it all"]
+    assert steps[:2] == ["", "copying:   0%"]
+    assert all(step.startswith("copying: ") for step in steps[2:-1])
+    assert steps[-1] == "waiting until the disk has it all"
     assert shown.endswith("\r\x1b[K")
 
 

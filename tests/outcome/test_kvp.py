@@ -177,7 +177,7 @@ def test_a_pool_that_others_keep_locked_holds_nobody_up(pool: Path, kind: str) -
         start = time.monotonic()
         with pytest.raises(TimeoutError):
             put(str(pool), "key", "value", limit=0.1)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 5
         assert records(pool) == []
 
 
