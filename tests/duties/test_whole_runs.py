@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,9 +17,13 @@ from minprov.errors import Reason
 from tests.duties.loop import loop_device
 from tests.duties.test_decisions import digest, fill
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-MOUNT_POINT = "/mnt/minprov-test"
+# The kernel has one list of swap for all mount namespaces, and another clone's tests may be in it.
+MOUNT_POINT = f"/mnt/minprov-test-{token_hex(4)}"
 PROGRAM = [sys.executable, "-m", "minprov"]
 FRESH = {"holds": "dos 7; fresh 1"}
 XFS = "PART=399M; truncate -s $PART p; printf 'start=1MiB, size=399MiB, type=7' | sfdisk -q $D; fresh 1"
@@ -27,6 +34,13 @@ DISKS = {
 }
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _clean_up() -> Iterator[None]:
+    yield
+    with suppress(FileNotFoundError):
+        os.rmdir(MOUNT_POINT)
 
 
 def write_config(directory: Path, device: str, *, file_system: str = "ext4", swap: str = "16MiB", **more: str) -> Path:
