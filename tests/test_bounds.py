@@ -263,9 +263,9 @@ def test_a_full_disk_is_a_failure_that_is_told(whole: WholeRun) -> None:
 @pytest.mark.root
 def test_a_socket_that_takes_a_request_and_never_answers_is_given_up(whole: WholeRun) -> None:
     async def test(platform: Emulator) -> None:
-        run = await ended(await whole.start(platform, seconds=2))
+        run = await ended(await whole.start(platform, seconds=4))
         assert run.status == 69
-        assert run.seconds < 2 + 10
+        assert run.seconds < 4 + 10
         assert whole.report()["error"]["data"]["cause"] == "timeout querying WireServer"
 
     on(Emulator(faults=STALLED_HEALTH), test)
@@ -277,11 +277,11 @@ def test_a_hanging_tool_is_ended_by_the_deadline(whole: WholeRun, tmp_path: Path
     shim = Shim(tmp_path, "usermod")
 
     async def test(platform: Emulator) -> None:
-        process = await whole.start(platform, seconds=2, before=shim.cover)
+        process = await whole.start(platform, seconds=4, before=shim.cover)
         await shim.started(process)
         run = await ended(process)
         assert run.status == 75
-        assert run.seconds < 2 + 10
+        assert run.seconds < 4 + 10
         assert whole.report()["error"]["data"]["waited_for"] == "ensure-user"
         assert [report.state for report in platform.health_reports] == ["NotReady"]
 

@@ -184,7 +184,7 @@ def test_a_run_that_cannot_be_loaded_is_told_of_once_there_is_a_network(whole: W
 
 def test_who_has_begun_to_report_is_not_spoken_for(whole: WholeRun) -> None:
     async def test(platform: Emulator) -> None:
-        run = await ended(await whole.start(platform, seconds=1.5))
+        run = await ended(await whole.start(platform, seconds=4))
         assert run.status == 69
         posted = [item.endpoint for item in platform.requests if item.request.method == "POST"]
         assert posted
