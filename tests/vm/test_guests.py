@@ -202,7 +202,9 @@ def test_the_hostname_is_set(boots: Boots) -> None:
 
 
 def test_the_hostname_reaches_the_dhcp_server_unless_something_is_in_the_way(boots: Boots) -> None:
-    assert boots.first.dhcp_names[-1] == (IMAGE_HOSTNAME if boots.recipe.unpublished else HOSTNAME)
+    # Where something is, the client may still ask for its lease so late that it finds the name set.
+    names = {HOSTNAME, IMAGE_HOSTNAME} if boots.recipe.unpublished else {HOSTNAME}
+    assert boots.first.dhcp_names[-1] in names
 
 
 def test_no_link_is_taken_down(boots: Boots) -> None:
