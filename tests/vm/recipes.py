@@ -341,11 +341,12 @@ SELINUX_WITH_RULE = replace(
     commands=("semodule --noreload --install=/etc/selinux/minprov.cil", *SELINUX.commands),
 )
 
-# As somebody builds an image for Azure: a kernel, an initramfs and a bootloader of its own.
+# As somebody builds an image for Azure: a kernel, an initramfs and a bootloader of its own, and nothing that is a VM's.
 APPLIANCE = replace(
     NETWORKD,
     name="appliance",
     packages=(*NETWORKD.packages, "initramfs-tools", "linux-image-cloud-amd64", "zstd"),
+    commands=(*NETWORKD.commands, "rm /etc/ssh/ssh_host_*"),
     bootloader=True,
 )
 
