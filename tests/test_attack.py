@@ -90,10 +90,8 @@ def test_the_document_has_a_row_for_each_attack_and_all_held() -> None:
 @pytest.mark.root
 def test_an_adversary_swaps_while_the_program_runs(tmp_path: Path) -> None:
     place, count = tmp_path / "place", tmp_path / "count"
-    adversary = subprocess.Popen([sys.executable, str(ADVERSARY), "1", str(count), str(place), str(tmp_path / "root")])
-    assert not os.path.lexists(place)
-    program = subprocess.Popen(["sh", "-c", "sleep 1; true", "sh", "-m", "minprov"])
-    program.wait()
-    adversary.terminate()
-    adversary.wait(10)
+    command = [sys.executable, str(ADVERSARY), "1", str(count), str(place), str(tmp_path / "root")]
+    with subprocess.Popen(command) as adversary:
+        subprocess.run(["sh", "-c", "sleep 1; true", "sh", "-m", "minprov"], check=True)
+        adversary.terminate()
     assert int(count.read_text()) > 0
