@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The time-out of a test bounds it. A deadline on each example fails on a busy machine, and says nothing about the code.
-settings.register_profile("minprov", deadline=None)
+# The same examples each time; `--hypothesis-profile=default` looks for others.
+settings.register_profile("minprov", deadline=None, derandomize=True)
 settings.load_profile("minprov")
 
 ERRORS = pytest.StashKey[int]()

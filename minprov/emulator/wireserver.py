@@ -226,7 +226,7 @@ def _answer_health_service(_vm: VirtualMachine, request: Request) -> Reply:
 def _parse_xml(body: bytes, root_tag: str) -> Element:
     try:
         root: Element = fromstring(body, forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError) as error:
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:  # the last: an encoding of no such name
         raise _RefusalError(
             400, "InvalidXml", "The request body is not well-formed XML.", why=f"not XML: {error}"
         ) from error

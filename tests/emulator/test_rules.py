@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minprov.emulator import goal_state, host_plugin, imds, wireserver
@@ -263,6 +263,7 @@ def test_what_minprov_reports_is_taken_by_both_channels(
 
 
 @given(body=mutations(health_document(FAILED.format("x"))) | st.binary())
+@example(b'<?xml version="1.0" encoding="none-such"?><Health/>')
 def test_any_xml_report_is_taken_or_refused(body: bytes) -> None:
     reply = post_health(body)
     assert (reply.health is None) == (reply.status >= 400) == (reply.refusal is not None)
