@@ -192,7 +192,6 @@ WAAGENT = Recipe(
     minprov=False,
 )
 
-# The crate, which `make bench-vm` builds, and the unit that comes in it. It names groups that Ubuntu has.
 # Without a Python, by the commands of docs/embedding.md.
 STATIC = replace(
     NETWORKD,
@@ -208,6 +207,7 @@ STATIC = replace(
     ),
 )
 
+# The crate, which `make bench-vm` builds, and the unit that comes in it. It names groups that Ubuntu has.
 AZURE_INIT = Recipe(
     name="azure-init",
     packages=(*COMMON, *SYSTEMD),
