@@ -20,12 +20,12 @@ import minprov
 from minprov.errors import Reason
 from tests.harness.linux import CLONE_NEWNS, detach, unshare
 from tests.harness.machine import Image
+from tests.harness.tracer import Stop
 
 from .campaign import BUSYBOX, everywhere, kills_of, of_program, spread, when_durable
 from .command_line import read_command_line
 from .effects import Effect, Effects
 from .machines import FILE_SYSTEMS, FileSystem, MachineOnDisk, alone, copy_disk, each_alone, make_disk
-from .tracer import Stop
 from .trial import (
     ENVIRONMENT,
     Kill,

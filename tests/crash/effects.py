@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from .tracer import Flags, Stop
+from tests.harness.tracer import Flags, Stop
 
 
 class Call(NamedTuple):

@@ -26,12 +26,12 @@ from tests.duties.loop import loop_device
 from tests.duties.test_decisions import fill
 from tests.duties.test_whole_runs import DISKS, PROGRAM, write_config
 from tests.harness.linux import MS_PRIVATE, MS_REC, mount
+from tests.harness.tracer import Blow, Stop, trace
 
 from .campaign import spread
 from .command_line import read_command_line
 from .effects import CALLS, Effect, Effects
 from .machines import FILE_SYSTEMS, FileSystem, alone, copy_disk, make_disk
-from .tracer import Blow, Stop, trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

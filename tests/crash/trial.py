@@ -25,10 +25,10 @@ from minprov.emulator.sample import sample_media
 from minprov.emulator.vm import SAMPLE_VM
 from tests.harness.changes import describe, find_changes, take_snapshot
 from tests.harness.machine import IMDS, WIRESERVER, Image, Machine
+from tests.harness.tracer import Blow, Stop, trace
 
 from .effects import CALLS, REMOVES, Effect, Effects, find_unsynced
 from .machines import MachineOnDisk, alone, copy_disk, make_disk
-from .tracer import Blow, Stop, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,10 +17,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from minprov.emulator.media import media_files, write_media
@@ -120,7 +122,9 @@ async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tup
         if 0 < run.interface_after < math.inf:
             raising = asyncio.get_running_loop().call_later(run.interface_after, machine.raise_interface)
             stack.callback(raising.cancel)
-        ended = await _start(run, case, machine)
+        with NamedTemporaryFile() as record:
+            ended = await _start(run, case, machine, record.name)
+            executions = record.read()
     changes = find_changes(machine.layers, before, take_snapshot(machine.layers))
     after = _shell(run.after, machine, check=False) if run.after else ""
 
@@ -169,8 +173,13 @@ async def _run(run: Run, case: Case, machine: Machine, faults: list[str]) -> tup
         "stdout": ended.stdout.encode(),
         "stderr": ended.stderr.encode(),
         "the console": ended.console.encode(),
+        "a command line or an environment": executions,
         **{f"a request to {item.endpoint}": repr(item.request).encode() for item in platform.requests},
     }
+    if case.trace and b"/chpasswd\0" not in executions:
+        faults.append(f"no execution of chpasswd was recorded: {executions!r}")
+    if found := re.search(rb"\$(y|[256][ab]?)\$", executions):
+        faults.append(f"a password's hash is in a command line or an environment: {executions[found.start() - 80 :]!r}")
     written = {path: path.encode() + b"\0" + new.contents for path, (_, new) in changes.items()}
     if password is not None:
         faults += [f"the password is in {place}" for place in _find(password.reveal(), outputs | written)]
@@ -248,15 +257,17 @@ def _put_media(run: Run, machine: Machine) -> None:
         mount_faulty_file(str(place), contents, at=at, hangs=run.media_hangs_at is not None)
 
 
-async def _start(run: Run, case: Case, machine: Machine) -> Ended:
+async def _start(run: Run, case: Case, machine: Machine, executions: str) -> Ended:
     provisions = not run.arguments or run.arguments[0].startswith("-")
     by_the_unit = provisions and not {"--root", "--dry-run"} & set(run.arguments)
-    # strace(1) is more than the unit allows.
+    # To trace is more than the unit allows.
     sandbox = machine.sandbox if by_the_unit and not (run.user or run.inject or case.trace) else None
 
     asks_others = any("-url" in text for text in (*run.arguments, run.config or ""))
 
     def enter() -> None:
+        if case.trace:
+            return  # what records the executions is not of the tree, and does the rest
         if sandbox and not asks_others:
             sandbox.enter_addresses()
         os.chroot(machine.root)
@@ -269,8 +280,6 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
         command += ["sh", "-c", run.shell, "sh"]
     if run.inject:
         command += ["strace", "-f", "-qq", "-o", "/dev/null", *shlex.split(run.inject)]
-    if case.trace:
-        command += ["strace", "-f", "-q", "-e", "trace=execve", "-v", "-s", "65536", "-o", "/mnt/trace"]
     command += [*machine.program, *run.arguments]
     if provisions and run.media not in ("none", "drive") and "--media" not in run.arguments:
         command += ["--media", MEDIA]
@@ -278,6 +287,8 @@ async def _start(run: Run, case: Case, machine: Machine) -> Ended:
         command += ["--timeout", f"{DEFAULT_TIMEOUT:g}"]
     if run.json:
         command.append("--json")
+    if case.trace:
+        command = [sys.executable, "-m", f"{__package__}.executions", machine.root, executions, *command]
     environment = {"PATH": PATH, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **run.environment}
     started = time.monotonic()
     process = await asyncio.create_subprocess_exec(
