@@ -169,7 +169,9 @@ def try_machine(machine: Machine, words: Words, archive: Path, log: IO[str]) -> 
         test = words.test
         if machine.kind == "twice":
             run_in(root, user, f"{shell}; mkdir again; cd again; {demo}", log)
-            test = f"(cd ~/again/minprov; {test}) >~/again.log 2>&1 & {test}; wait $! || {{ cat ~/again.log; false; }}"
+            again = f"(cd ~/again/minprov; {test}) >~/again.log 2>&1 &"
+            both = "there=0; wait $! || there=$?; cat ~/again.log; test $here$there = 00"
+            test = f"{again} here=0; {test} || here=$?; {both}"
         run_in(root, user, f"{clone}; {test}", log, network=not machine.odd)
 
 
