@@ -8,6 +8,8 @@ import shlex
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +20,6 @@ from tests.whole_run import WholeRun
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from pathlib import Path
 
 # The time-out of a test bounds it. A deadline on each example fails on a busy machine, and says nothing about the code.
 # The same examples each time; `--hypothesis-profile=default` looks for others.
@@ -114,3 +115,18 @@ def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
 @pytest.fixture
 def whole(tmp_path: Path) -> WholeRun:
     return WholeRun(tmp_path)
+
+
+@pytest.fixture
+def _children_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this test see no processes but those that it starts: the machine has others, and perhaps another clone's."""
+    listdir = os.listdir
+
+    def is_child(process: str) -> bool:
+        with suppress(OSError):
+            return f"\nPPid:\t{os.getpid()}\n" in Path("/proc", process, "status").read_text(encoding="utf-8")
+        return False
+
+    monkeypatch.setattr(
+        os, "listdir", lambda path: [name for name in listdir(path) if not name.isdecimal() or is_child(name)]
+    )

@@ -28,6 +28,7 @@ from minprov.properties.published_hostname import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("_children_alone")
 HEADING = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
 DEFAULT_ROUTE = "eth0 00000000 0100000A 0003 0 0 100 00000000 0 0 0\n"
 WIRESERVER_ROUTE = "eth1 10813FA8 0100000A 0007 0 0 100 FFFFFFFF 0 0 0\n"
@@ -44,12 +45,6 @@ def running(directory: Path, name: str) -> Iterator[None]:
             yield
         finally:
             process.kill()
-
-
-@pytest.fixture(autouse=True)
-def _without_clients_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    listdir, of_the_host = os.listdir, set(os.listdir("/proc"))
-    monkeypatch.setattr(os, "listdir", lambda path: [name for name in listdir(path) if name not in of_the_host])
 
 
 @pytest.fixture
