@@ -4,12 +4,10 @@
 from the real one. Nothing here reads or changes a system.
 
 Records are named tuples throughout the program: to define a dataclass costs most of a millisecond of every start, and
-a named tuple a tenth of it. For the same reason their annotations are no strings, each of which would be compiled.
+one of `minprov.definitions` a twentieth of it.
 """
 
-from enum import Enum
-from typing import NamedTuple
-
+from minprov.definitions import Enum, NamedTuple
 from minprov.errors import Reason
 from minprov.model import Secret
 

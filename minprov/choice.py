@@ -6,10 +6,11 @@ Of SSH keys the good ones are used and the others named.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from minprov.actions import Policy
 from minprov.config import Options
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError
 from minprov.formats.ssh_keys import normalise_keys
 from minprov.model import Chosen, Evidence, Faults, InstanceMetadata, OvfEnv, Properties, SshPublicKey

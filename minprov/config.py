@@ -12,10 +12,10 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from minprov.actions import Policy
+from minprov.definitions import Enum, NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import MAX_SECONDS, MIN_SECONDS, RUN_LIMIT
 

@@ -116,8 +116,9 @@ class _Finder:
         if isinstance(module := sys.modules.get(name), _StandIn):
             del sys.modules[name]
             package, _, attribute = name.rpartition(".")
-            if package and vars(sys.modules[package]).get(attribute) is module:
-                delattr(sys.modules[package], attribute)
+            # The package's own import may have failed meanwhile.
+            if (within := sys.modules.get(package)) and vars(within).get(attribute) is module:
+                delattr(within, attribute)
 
 
 class _StandIn(ModuleType):

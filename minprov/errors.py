@@ -14,7 +14,8 @@ the vendor's page: https://learn.microsoft.com/azure/virtual-machines/linux/clou
 from __future__ import annotations
 
 import os
-from enum import Enum
+
+from minprov.definitions import Enum
 
 
 class Reason(Enum):

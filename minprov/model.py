@@ -4,8 +4,9 @@ Parsers create these and nothing else does: a value that exists is well formed. 
 """
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ used there is a step that fails, under the policy of its property, before anythi
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import Self
 
 from minprov.actions import (
     Action,
@@ -43,6 +43,7 @@ from minprov.config import (
     OnPool,
     Options,
 )
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.custom_data import GZIP, SCRIPT, decode, find_format
 from minprov.model import Chosen, Evidence, Properties

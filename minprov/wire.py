@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.xml_document import parse_document
 from minprov.limits import WIRESERVER_LONGEST_WAIT

@@ -12,7 +12,6 @@ import json
 import os
 import re
 from collections import defaultdict
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -23,6 +22,7 @@ from minprov import __version__, limits
 from minprov.cli import COMMANDS, build_parser
 from minprov.commands import run
 from minprov.config import CONFIG_FILE, CORE, Schema, Setting, choices_of, schema_of
+from minprov.definitions import Enum
 from minprov.errors import Reason
 from minprov.image.checks.outcome import CHECKS
 from minprov.machine.markers import DEFAULT_DIRECTORY

@@ -20,7 +20,8 @@ MODULES = sorted(
 
 # From the bottom to the top, row by row: folders, and the modules beside them. Each may import from lower rows.
 ORDER = (
-    {"deferred", "errors", "limits"},
+    {"deferred", "definitions", "limits"},
+    {"errors"},
     {"model"},
     {"actions", "formats", "report"},
     {"config", "imds", "ovf"},

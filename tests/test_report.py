@@ -149,7 +149,7 @@ KEYS = st.sampled_from(["stderr", "path", "element", "detail", "value", "command
 
 
 @given(
-    st.sampled_from(Reason),
+    st.sampled_from([*Reason]),
     st.dictionaries(KEYS, st.text(st.characters()) | st.text(st.sampled_from("'|\N{PILE OF POO}\n"), max_size=700)),
 )
 def test_any_failure_is_one_printable_line_that_reads_back(reason: Reason, data: dict[str, str]) -> None:

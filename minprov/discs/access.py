@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager
-from enum import Enum
 from typing import TYPE_CHECKING
 
+from minprov.definitions import Enum
 from minprov.errors import ProvisioningError, Reason
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ nor what the files mean.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.discs.volume import MAX_DIRECTORY, Contents, Disc, Read, corrupt, unsupported
 
 if TYPE_CHECKING:

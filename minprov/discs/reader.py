@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.discs import iso9660, udf
 from minprov.discs.access import Lack, MediaNotFoundError, media_error, opened
 from minprov.discs.drive import require_disc

@@ -11,9 +11,10 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from minprov.config import Options
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.child_process import ChildProcess
 from minprov.model import Faults, OvfEnv, Secret, SshPublicKey

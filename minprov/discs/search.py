@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.discs.access import Lack, MediaNotFoundError, media_error, opened
 from minprov.discs.reader import OPTICAL_FILE_SYSTEMS, Media, read_media
 from minprov.errors import ProvisioningError, Reason

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.discs.volume import MAX_DIRECTORY, Contents, Disc, Read, corrupt, unsupported
 from minprov.errors import ProvisioningError, Reason
 

@@ -5,7 +5,8 @@ glibc takes it for (nss/nss_files/files-parse.c): an account that the system has
 """
 
 import re
-from typing import NamedTuple
+
+from minprov.definitions import NamedTuple
 
 DEFAULT_UID_MIN = 1000  # shadow-utils' own default for UID_MIN, login.defs(5)
 DEFAULT_UID_MAX = 60000

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from minprov.definitions import NamedTuple
 
 _GRUB_LINUX = re.compile(r"\s*linux(?:16|efi|\$\w+)?\s+(\S+)\s*(.*)")
 _GRUB_INITRD = re.compile(r"\s*initrd(?:16|efi)?\s+(.*)")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 
 MAGICS = (b"070701", b"070702")

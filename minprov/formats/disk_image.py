@@ -6,8 +6,7 @@ of VHD, VHDX and VMDK.)
 
 from __future__ import annotations
 
-from enum import Enum
-
+from minprov.definitions import Enum
 from minprov.formats import vhd_footer
 
 HEAD = 512

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from minprov.definitions import NamedTuple
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _FIELDS = 3

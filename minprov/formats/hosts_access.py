@@ -6,7 +6,9 @@ Pure: texts in, a line out. Read only to find a service that is closed to everyb
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from minprov.definitions import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

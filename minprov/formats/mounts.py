@@ -1,7 +1,8 @@
 """What is mounted, and what is swapped on: proc_pid_mountinfo(5), /proc/swaps."""
 
 import re
-from typing import NamedTuple
+
+from minprov.definitions import NamedTuple
 
 
 class Mounted(NamedTuple):

@@ -10,8 +10,9 @@ is far more than a fresh volume has; other bounds are those of `_Volume`.
 import struct
 from collections.abc import Callable
 from struct import unpack_from
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 
 Read: TypeAlias = Callable[[int, int], bytes]

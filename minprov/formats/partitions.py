@@ -11,8 +11,9 @@ import struct
 import uuid
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.disk_image import BOOT_SIGNATURE
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+
+from minprov.definitions import NamedTuple
 
 _PE_OFFSET = 0x3C
 _COFF = struct.Struct("<4sHHIIIHH")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+
+from minprov.definitions import NamedTuple
 
 CONFIG = "/etc/ssh/sshd_config"
 DIRECTORY = "/etc/ssh"  # relative patterns of Include are below it

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+
+from minprov.definitions import NamedTuple
 
 SUDOERS = "/etc/sudoers"
 MAX_DEPTH = 128  # sudo's own limit, MAX_SUDOERS_DEPTH

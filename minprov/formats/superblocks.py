@@ -7,7 +7,9 @@ those of libblkid's probes (util-linux, libblkid/src/superblocks).
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from minprov.definitions import NamedTuple
 
 if TYPE_CHECKING:
     from minprov.formats.partitions import Read

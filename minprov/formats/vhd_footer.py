@@ -7,8 +7,8 @@ has a copy of its footer at the start of the file as well. (Microsoft, Virtual H
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 
 SIZE = 512

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.boot_entries import (
     BootEntry,

@@ -11,8 +11,9 @@ import fcntl
 import os
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.disk_image import HEAD, TAIL, ImageFormat, find_no_disk, recognise
 from minprov.formats.vhd_footer import COOKIE, MAX_DISK, SIZE

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from minprov.definitions import NamedTuple
 
 if TYPE_CHECKING:
     from minprov.image.tree import Tree

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from minprov.definitions import Enum, NamedTuple
 
 if TYPE_CHECKING:
     from minprov.image.subject import Subject

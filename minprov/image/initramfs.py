@@ -11,8 +11,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.cpio import MAGICS, read_archive
 from minprov.limits import INITRAMFS_LIMIT

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import zlib
-from enum import Enum
 from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, BinaryIO
 
+from minprov.definitions import Enum
 from minprov.errors import ProvisioningError, Reason
 from minprov.image.initramfs import GZIP, PIECE, PROGRAMS, gunzipped, module_name, piped
 

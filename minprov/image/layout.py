@@ -7,8 +7,9 @@ on the EFI system partition. A new VM's firmware knows no boot entries, so that 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.formats.partitions import BIOS_BOOT, SECTOR
 from minprov.image.esp import FALLBACK_LOADERS, fallback_loaders
 

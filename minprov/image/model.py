@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from minprov.definitions import NamedTuple
 
 if TYPE_CHECKING:
     from minprov.formats.disk_image import ImageFormat

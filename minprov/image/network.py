@@ -11,8 +11,9 @@ import configparser
 import fnmatch
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.image.family import parse_assignments
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import ssl
 import struct
 import subprocess
 from contextlib import ExitStack
-from enum import Enum
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
+from minprov.definitions import Enum, NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.pe import parse_pe
 from minprov.limits import SIGNATURE_LIMIT

@@ -11,8 +11,9 @@ import secrets
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.disk_image import ImageFormat
 from minprov.formats.partitions import move_backup, parse_partition_table

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fnmatch
 import re
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.formats.waagent_conf import Entry, parse_waagent_conf
 
 if TYPE_CHECKING:

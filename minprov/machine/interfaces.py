@@ -12,7 +12,8 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import NamedTuple
+
+from minprov.definitions import NamedTuple
 
 VF_DRIVERS = frozenset({"mlx4_core", "mlx5_core", "mana"})
 SIOCGIFADDR = 0x8915  # linux/sockios.h

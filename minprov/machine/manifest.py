@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from minprov.definitions import NamedTuple
 from minprov.formats.sha2 import sha256
 from minprov.machine.identity import swap_byte_order
 

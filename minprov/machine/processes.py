@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from minprov.definitions import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

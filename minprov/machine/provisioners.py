@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError
 
 if TYPE_CHECKING:

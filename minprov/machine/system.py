@@ -11,8 +11,9 @@ import os
 import stat
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.blocking import in_thread
 from minprov.machine.directories import opened_directory

@@ -10,7 +10,7 @@ from minprov.config import Loop
 from minprov.deferred import deferred, without
 
 # asyncio does without TLS where there is none. It uses these to show where a coroutine comes from.
-with deferred("inspect", "linecache", "traceback"), without("ssl"):
+with deferred("inspect", "linecache", "traceback", "asyncio.sslproto"), without("ssl"):
     import asyncio
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import LAST_ATTEMPT, LONGEST_DELAY, SHORTEST_DELAY
 

@@ -36,10 +36,11 @@ os.environ.setdefault("SSL_CERT_FILE", "/dev/null")
 # What aiohttp's code and its libraries' would use for cookies, uploads, web sockets, tracing, proxies, names beyond
 # ASCII and other charsets: two fifths of what the import takes. `http.server` has the names of statuses, for proxies.
 UNUSED = (
-    *("aiohttp._websocket.reader", "aiohttp.client_middleware_digest_auth", "aiohttp.client_ws", "aiohttp.formdata"),
-    *("aiohttp.http_websocket", "aiohttp.multipart", "aiohttp.payload_streamer", "aiohttp.tracing"),
+    *("aiohttp._websocket.reader", "aiohttp.client_middleware_digest_auth", "aiohttp.client_ws", "aiohttp.cookiejar"),
+    *("aiohttp.formdata", "aiohttp.http_websocket", "aiohttp.multipart", "aiohttp.payload_streamer", "aiohttp.tracing"),
     *("attr.converters", "attr.filters", "attr.validators"),
-    *("charset_normalizer", "email.header", "email.parser", "email.policy", "email.utils", "hashlib", "html"),
+    *("charset_normalizer", "datetime", "email.header", "email.parser", "email.policy", "email.utils"),
+    *("hashlib", "html"),
     *("http.server", "idna", "inspect", "mimetypes", "netrc", "pathlib", "random", "shlex", "textwrap", "traceback"),
     *("urllib.request", "uuid"),
 )
@@ -95,6 +96,18 @@ class _BoundedConnector(aiohttp.TCPConnector):
         self._factory = partial(_BoundedConnection, asyncio.get_running_loop())  # type: ignore[assignment]
 
 
+class _NoCookies:
+    """A jar that stays empty. aiohttp has one too, in a module that imports pickle for the others."""
+
+    def filter_cookies(self, _url: object) -> dict[str, str]:
+        return {}
+
+    def update_cookies(self, *_from: object) -> None:
+        """Forget them."""
+
+    update_cookies_from_headers = update_cookies
+
+
 class Transport:
     """An HTTP client session; enter it in the event loop that uses it.
 
@@ -112,7 +125,7 @@ class Transport:
         self._routes.__enter__()
         self._session = aiohttp.ClientSession(
             connector=_BoundedConnector(),
-            cookie_jar=aiohttp.DummyCookieJar(),
+            cookie_jar=_NoCookies(),  # type: ignore[arg-type]  # what of a jar is used
             auto_decompress=False,
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT, sock_read=READ_LIMIT),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+from minprov.definitions import NamedTuple
 
 MAX_ROWS = 60
 WORK, WAIT, REFUSED = "work", "wait", "refused"

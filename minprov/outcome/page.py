@@ -7,8 +7,9 @@ phone.
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from minprov.definitions import NamedTuple
 from minprov.outcome.chart import describe, lay_out
 from minprov.outcome.text import HEADINGS, action_state, flat, words
 

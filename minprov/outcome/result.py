@@ -1,11 +1,11 @@
 """What a run came to, as a value and as the JSON document of `minprov/result/1`."""
 
 import logging
-from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from minprov import __version__
 from minprov.actions import Policy
+from minprov.definitions import Enum, NamedTuple
 from minprov.errors import ProvisioningError
 from minprov.model import Secret
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from enum import Enum
 from typing import TextIO
+
+from minprov.definitions import Enum
 
 
 class Colour(Enum):

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+
+from minprov.definitions import NamedTuple
 
 # Field 22, starttime, counted after the command name that ends with the last ")": proc_pid_stat(5).
 _START_TIME_FIELD = 19

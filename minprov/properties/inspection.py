@@ -9,7 +9,7 @@ Each module of this folder is one property, and has two coroutines for its actio
 Ready is not reported. So a tool that lies is found out by the same code that would have found nothing to do.
 """
 
-from typing import NamedTuple
+from minprov.definitions import NamedTuple
 
 
 class Inspection(NamedTuple):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.system import System
 from minprov.properties import pam

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import NAME_SERVICE_LIMIT
 from minprov.machine.child_process import in_child_process

@@ -322,6 +322,26 @@ def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch)
     assert found.vm_id == SAMPLE_VM.vm_id
 
 
+def test_no_cookie_is_sent_back() -> None:
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: id=1; Path=/\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, Transport(Timeline()) as transport:
+            url = "http://127.0.0.1:{1}/".format(*server.sockets[0].getsockname())
+            for _ in range(2):
+                deadline = time.monotonic() + 30
+                assert await transport.attempt(IMDS, "GET", url, headers={}, deadline=deadline) == b"{}"
+
+    asyncio.run(main())
+    assert len(heads) == 2
+    assert not any(b"cookie" in head.lower() for head in heads)
+
+
 def test_every_attempt_is_on_the_timeline() -> None:
     timeline = Timeline()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError
 from minprov.formats.ssh_keys import normalise_keys
 from minprov.formats.thumbprint import thumbprint

@@ -10,8 +10,8 @@ import logging
 import os
 import stat
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from minprov.definitions import NamedTuple
 from minprov.duties.certificates.contents import Contents, ssh_keys_of
 from minprov.errors import ProvisioningError, Reason, excerpt
 from minprov.formats.accounts import Account

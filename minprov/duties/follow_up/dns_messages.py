@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import NamedTuple
+
+from minprov.definitions import NamedTuple
 
 HEADER = struct.Struct("!HHHHHH")  # 4.1.1: id, flags, and the numbers of entries in the four sections
 RECORD = struct.Struct("!HHIH")  # 4.1.3, after the name: type, class, time to live, length

@@ -1,9 +1,8 @@
 """What can be configured of what is told and asked once the VM is ready: all of it is off by default."""
 
-from typing import NamedTuple
-
 from minprov.actions import Policy
 from minprov.config import Schema, Setting
+from minprov.definitions import NamedTuple
 
 
 class Options(NamedTuple):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from typing import NamedTuple
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason, excerpt
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")

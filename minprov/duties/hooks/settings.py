@@ -1,8 +1,7 @@
 """What can be configured of hooks: without a directory there are none."""
 
-from typing import NamedTuple
-
 from minprov.config import OnFailure, Schema, Setting
+from minprov.definitions import NamedTuple
 
 
 class Options(NamedTuple):

@@ -6,9 +6,9 @@ Reads only. What cannot be read is an error, never "nothing there"; `decision` s
 from __future__ import annotations
 
 import os
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from minprov.definitions import Enum, NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.ntfs import Directory, read_root_directory
 from minprov.formats.partitions import PartitionTable, parse_partition_table

@@ -11,8 +11,9 @@ what an earlier run of minprov left half made. Everything else is left, and name
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from minprov.definitions import NamedTuple
 from minprov.duties.resource_disk.contents import Blank
 from minprov.duties.resource_disk.settings import Format, Options
 from minprov.errors import ProvisioningError, Reason, excerpt

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
 
+from minprov.definitions import NamedTuple
 from minprov.duties.resource_disk.settings import Disks, Options
 
 GENERATION_1 = "00000000-0001-"

@@ -17,8 +17,9 @@ import logging
 import os
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.duties.resource_disk.contents import Signature, look, probe, unusable
 from minprov.duties.resource_disk.decision import LABEL, LINUX_TYPE, WARNING_FILE, Leave, Make, Mount, decide
 from minprov.duties.resource_disk.discovery import Disk, Node, find_resource_disk

@@ -11,10 +11,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from minprov import __version__
 from minprov.actions import Policy
+from minprov.definitions import NamedTuple
 from minprov.duties.resource_disk import disk, swap, timeouts
 from minprov.duties.resource_disk.disk import Here
 from minprov.duties.resource_disk.settings import Options

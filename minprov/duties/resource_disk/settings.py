@@ -1,10 +1,8 @@
 """What can be configured of the temporary disk, its swap, and the time-outs of disks: all of it is off by default."""
 
-from enum import Enum
-from typing import NamedTuple
-
 from minprov.actions import Policy
 from minprov.config import Schema, Setting
+from minprov.definitions import Enum, NamedTuple
 
 
 class FileSystem(Enum):

@@ -7,8 +7,9 @@ disks the platform asks for 240 s, azure-vm-utils' udev/80-azure-disk.rules. Loc
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import NamedTuple
 from minprov.duties.resource_disk.discovery import REMOTE_NVME, nvme_model, read_attribute
 from minprov.errors import ProvisioningError, Reason
 from minprov.machine.system import System

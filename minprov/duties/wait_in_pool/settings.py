@@ -1,8 +1,7 @@
 """What can be configured of pre-provisioned VMs: they are refused by default."""
 
-from typing import NamedTuple
-
 from minprov.config import OnPool, Schema, Setting
+from minprov.definitions import NamedTuple
 
 
 class Options(NamedTuple):

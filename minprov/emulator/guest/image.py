@@ -8,8 +8,9 @@ from __future__ import annotations
 import fnmatch
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.disk_image import BOOT_SIGNATURE, HEAD, TAIL, ImageFormat, recognise
 from minprov.formats.partitions import parse_partition_table

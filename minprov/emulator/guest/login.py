@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from minprov.definitions import NamedTuple
 
 from .network import GUEST
 from .tools import find_tool

@@ -6,8 +6,9 @@ import html
 import sys
 import textwrap
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError
 from minprov.image.checks.outcome import CHECKS, Outcome
 from minprov.image.findings import Finding, Severity, printable

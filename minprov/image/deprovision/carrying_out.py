@@ -7,9 +7,10 @@ import os
 import stat
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from minprov.actions import EnsureUser, LockRootPassword
+from minprov.definitions import NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.formats.accounts import existing_groups, find_account
 from minprov.image.deprovision import shutdown

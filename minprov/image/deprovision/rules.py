@@ -6,8 +6,10 @@ leftovers and no rule covers, a test finds.
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from minprov.definitions import Enum, NamedTuple
 
 if TYPE_CHECKING:
     from minprov.machine.manifest import Effect

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from minprov.definitions import Enum, NamedTuple
 from minprov.errors import ProvisioningError, Reason
 from minprov.limits import BUILD_LIMIT
 from minprov.machine.files import file_error, sync
