@@ -65,6 +65,28 @@ def patterns_deferred() -> Iterator[None]:
         re.compile = compile_now
 
 
+@contextmanager
+def classes_deferred() -> Iterator[None]:
+    """While entered, have classes that attrs writes for this thread be written when they are used."""
+    try:
+        attr = import_module("attr")  # a library's own, of which some release may do without it
+    except ImportError:
+        yield
+        return
+    thread, write_now = get_ident(), attr.s
+
+    def write_later(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401  # as what it stands for
+        if arguments or get_ident() != thread:
+            return write_now(*arguments, **options)
+        return lambda cls: _Class(partial(write_now(**options), cls))
+
+    attr.s = write_later  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        attr.s = write_now  # type: ignore[attr-defined]
+
+
 class _Pattern:
     """A regular expression that is compiled when something of it is used."""
 
@@ -75,6 +97,40 @@ class _Pattern:
         used = getattr(self._compiled(), name)
         setattr(self, name, used)
         return used
+
+
+class _Class:
+    """A class that is written when something of it is used."""
+
+    def __init__(self, write: Callable[[], type]) -> None:
+        self._write = write
+        self._written: type | None = None
+
+    def load(self) -> type:
+        self._written = self._written or self._write()
+        return self._written
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name.startswith("__"):  # only `typing` asks, for annotations
+            raise AttributeError(name)
+        return getattr(self.load(), name)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
+        return self.load()(*arguments, **keywords)
+
+    def __mro_entries__(self, _bases: tuple[object, ...]) -> tuple[type]:
+        return (self.load(),)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        """Nothing is an instance of a class that has never been written."""
+        return self._written is not None and isinstance(instance, self._written)
+
+    # In annotations:
+
+    def __or__(self, _other: object) -> _Class:
+        return self
+
+    __ror__ = __or__
 
 
 class _Finder:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAX_BYTES = 1024 * 1024  # a real answer has 3 to 100 KiB, most of it userData
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 BOOLEANS = {"true": True, "false": False}
 
 
@@ -75,7 +75,7 @@ def _parse_object(data: bytes) -> dict[str, object]:
 
 def _vm_id(compute: _Section) -> str | None:
     text = compute.text("vmId")
-    if text is not None and not UUID.fullmatch(text := text.lower()):
+    if text is not None and not re.fullmatch(UUID, text := text.lower()):
         raise compute.error("vmId", "must be a UUID", text)
     return text
 

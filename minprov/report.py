@@ -17,12 +17,22 @@ if TYPE_CHECKING:
 State: TypeAlias = Literal["Ready", "NotReady"]
 Substatus: TypeAlias = Literal["Provisioning", "ProvisioningFailed"]
 
-# XML 1.0 §2.2: no control characters but three, no halves of surrogate pairs, no U+FFFE and U+FFFF.
-# A table, as compiling the same as a regular expression takes 5 ms of the boot.
-NO_CHARACTER = {*range(0x20), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF} - {0x09, 0x0A, 0x0D}
-REPLACEMENTS = dict.fromkeys(NO_CHARACTER, "\N{REPLACEMENT CHARACTER}")
+
+class _Replacements(dict[int, str]):
+    """For `str.translate`: its own replacements, and one for each character that XML has no place for.
+
+    XML 1.0 §2.2: no control characters but three, no halves of surrogate pairs, no U+FFFE and U+FFFF. A table of them,
+    or a regular expression, takes milliseconds of the boot.
+    """
+
+    def __missing__(self, code: int) -> int | str:
+        legal = code in (0x09, 0x0A, 0x0D) or (code >= 0x20 and not 0xD800 <= code < 0xE000 and code & ~1 != 0xFFFE)
+        return code if legal else "\N{REPLACEMENT CHARACTER}"
+
+
+REPLACEMENTS = _Replacements()
 # A carriage return would be read back as a line feed (XML 1.0 §2.11).
-XML_ESCAPES = REPLACEMENTS | str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
+XML_ESCAPES = _Replacements(str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}))
 
 # The platform answers 500 to a longer description (WALinuxAgent#2017). In which unit is not known: bytes are the safe
 # reading, and leave room in a KVP record.

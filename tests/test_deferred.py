@@ -8,10 +8,12 @@ import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Optional
 
+import attr
 import pytest
 
-from minprov.deferred import deferred, patterns_deferred, without
+from minprov.deferred import classes_deferred, deferred, patterns_deferred, without
 from minprov.emulator.platform import Emulator
 from minprov.network.transport import UNUSED
 from tests.whole_run import WholeRun, ended, on
@@ -154,6 +156,33 @@ def test_a_pattern_is_compiled_when_it_is_used(monkeypatch: pytest.MonkeyPatch) 
     assert set(compiled) == {"(A)B", "x"}
     with pytest.raises(re.error):
         print(unused.groups)
+
+
+def test_a_class_is_written_when_it_is_used() -> None:
+    write_now = attr.s
+    with classes_deferred(), ThreadPoolExecutor(1) as pool:
+
+        @attr.s(auto_attribs=True, frozen=True, slots=True)
+        class Point:
+            x: int
+            y: int = 2
+
+        names = {"__annotations__": {"x": int, "y": int}, "x": 1}
+        wrong = attr.s(auto_attribs=True)(type("Wrong", (), names))  # a default before a field that has none
+        assert pool.submit(lambda: isinstance(attr.s(auto_attribs=True)(type("Point", (), {})), type)).result()
+    assert attr.s is write_now
+    assert [Optional[Point], Point | None]  # noqa: UP045  # as libraries have it
+    assert not isinstance((1, 2), Point)
+    point = Point(1)
+    assert (point.x, point.y) == (1, 2)
+    assert isinstance(point, Point)
+
+    class Place(Point):
+        name = "here"
+
+    assert (Place(3).x, Place(3).name) == (3, "here")
+    with pytest.raises(ValueError, match="mandatory"):
+        wrong()
 
 
 def test_a_module_that_is_not_there_is_missed_when_it_is_used() -> None:

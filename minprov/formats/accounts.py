@@ -12,8 +12,8 @@ DEFAULT_UID_MIN = 1000  # shadow-utils' own default for UID_MIN, login.defs(5)
 DEFAULT_UID_MAX = 60000
 DEFAULT_HOME_MODE = 0o700
 BLANKS = " \t\n\v\f\r"  # isspace(3) in the C locale
-NUMBER = re.compile(rf"[{BLANKS}]*([+-]?)([0-9]+)", re.ASCII)  # strtoul(3)
-DEFINED_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,19}", re.ASCII)
+NUMBER = rf"[{BLANKS}]*([+-]?)([0-9]+)"  # strtoul(3)
+DEFINED_NUMBER = r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,19}"
 MAX_ID, MAX_LONG = (1 << 32) - 1, (1 << 64) - 1
 
 
@@ -117,7 +117,7 @@ def _entries(database: str) -> list[list[str]]:
 
 def _number(text: str) -> int | None:
     """Return a user's or group's number, or None where there is none."""
-    found = NUMBER.fullmatch(text)
+    found = re.fullmatch(NUMBER, text)
     if not found:
         return None
     sign, digits = found.groups()
@@ -131,7 +131,7 @@ def _number(text: str) -> int | None:
 def _defined_number(login_defs: str, key: str, default: int) -> int:
     """Return a number as shadow-utils reads it: strtoul(3) with the base that the number's own prefix says."""
     value = _definition(login_defs, key) or ""
-    if not DEFINED_NUMBER.fullmatch(value):
+    if not re.fullmatch(DEFINED_NUMBER, value):
         return default
     octal = value.startswith("0") and value.isdecimal()
     number = int(value, 8 if octal else 0)

@@ -11,11 +11,11 @@ import re
 from minprov.errors import ProvisioningError, Reason, excerpt
 
 HOST_NAME_MAX = 64  # Linux: sethostname(2)
-LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123 §2.1, RFC 1034 §3.5
-IPV4_FORM = re.compile(r"[0-9]+(\.[0-9]+){3}")
+LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123 §2.1, RFC 1034 §3.5
+IPV4_FORM = r"[0-9]+(\.[0-9]+){3}"
 
 LOGIN_NAME_MAX = 32  # shadow-utils and utmp keep no more
-LOGIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+LOGIN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 # sudoers(5): as the first word of a rule these are not a user's name; ALL would grant the rule to everyone.
 SUDOERS_WORDS = frozenset({"ALL", "Defaults", "Cmnd_Alias", "Cmd_Alias", "Host_Alias", "Runas_Alias", "User_Alias"})
 
@@ -31,9 +31,9 @@ def parse_hostname(text: str) -> str:
         rule = "must not be empty"
     elif len(text) > HOST_NAME_MAX:
         rule = f"must have at most {HOST_NAME_MAX} characters"
-    elif IPV4_FORM.fullmatch(text):
+    elif re.fullmatch(IPV4_FORM, text):
         rule = "must not have the form of an IPv4 address"  # RFC 1123 §2.1: it would be taken for one
-    elif not all(LABEL.fullmatch(label) for label in text.split(".")):
+    elif not all(re.fullmatch(LABEL, label) for label in text.split(".")):
         rule = "labels have 1 to 63 letters, digits and inner hyphens"
     if rule is not None:
         raise ProvisioningError(Reason.INVALID_HOSTNAME, value=excerpt(text), rule=rule)
@@ -56,7 +56,7 @@ def parse_username(text: str) -> str:
         rule = "must not be empty"
     elif len(text) > LOGIN_NAME_MAX:
         rule = f"must have at most {LOGIN_NAME_MAX} characters"
-    elif not LOGIN_NAME.fullmatch(text):
+    elif not re.fullmatch(LOGIN_NAME, text):
         rule = "has letters, digits, '_', '.' and '-', and begins with neither '.' nor '-'"
     elif text.isdecimal():
         rule = "must not be a number"

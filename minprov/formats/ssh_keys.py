@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 MAX_CHARACTERS = 64 * 1024  # of one value: 20 of the longest RSA keys, 80 of the usual ones
-LINE_BREAK = re.compile(r"\r\n|\r|\n")
+LINE_BREAK = r"\r\n|\r|\n"
 TYPE = r"(?:sk-)?(?:ssh|ecdsa)-[A-Za-z0-9@.-]+"
 OPTION = r'[A-Za-z0-9-]++(?:="(?:\\"?+|[^"\\\x00-\x1f\x7f])*+")?+'
 # OpenSSH's auth-options.c
@@ -40,16 +40,16 @@ OPTIONS_WITH_VALUE = frozenset(
 )
 # Possessive quantifiers, so that a hostile line costs one pass; none around a group that captures, which Pythons before
 # 3.11.5 fail to match (python/cpython#101955).
-KEY_LINE = re.compile(
+KEY_LINE = (
     rf"(?:(?!{TYPE}[ \t])(?P<options>{OPTION}(?:,{OPTION})*+)[ \t]++)?"
     rf"(?P<type>{TYPE})[ \t]+(?P<base64>[A-Za-z0-9+/]+={{0,2}})(?:[ \t]+(?P<comment>.*))?"
 )
-# A comment that holds a key: the base64 of every key begins with the length of its type's name. Compiled where needed.
+# A comment that holds a key: the base64 of every key begins with the length of its type's name.
 JOINED_KEY = rf"(?<![^ \t]){TYPE}[ \t]+AAAA[A-Za-z0-9+/]{{20}}"
 # Seen where a key went through a shell or a template: backslash and n, at the end of a line or before the next key.
 ESCAPED_LINE_BREAK = rf"(?m:(?:\\r)?\\n(?=[ \t]*(?:$|\\|{TYPE}[ \t])))"
-CONTINUATION = re.compile(r"[A-Za-z0-9+/=]+(?P<comment>[ \t].*)?")
-BEGIN = re.compile(r"-----BEGIN (?P<pem>[A-Z0-9 ]+)-----|---- BEGIN (?P<rfc4716>[A-Z0-9 ]+) ----")
+CONTINUATION = r"[A-Za-z0-9+/=]+(?P<comment>[ \t].*)?"
+BEGIN = r"-----BEGIN (?P<pem>[A-Z0-9 ]+)-----|---- BEGIN (?P<rfc4716>[A-Z0-9 ]+) ----"
 
 PEM_LABELS: dict[str, Callable[[bytes], bytes]] = {
     "PUBLIC KEY": pem.blob_from_public_key,
@@ -109,7 +109,7 @@ def normalise_keys(
     text = text.removeprefix("\N{BYTE ORDER MARK}")
     if "\\n" in text:
         text = re.sub(ESCAPED_LINE_BREAK, "\n", text)
-    lines = [line.strip() for line in LINE_BREAK.split(text)]
+    lines = [line.strip() for line in re.split(LINE_BREAK, text)]
     keys: list[str] = []
     end = 0
     while end < len(lines):
@@ -118,7 +118,7 @@ def normalise_keys(
         if not lines[start] or lines[start].startswith("#"):
             continue
         try:
-            if begin := BEGIN.fullmatch(lines[start]):
+            if begin := re.fullmatch(BEGIN, lines[start]):
                 end = _end_of_block(lines, start)
                 keys.append(_from_block(begin["pem"] or begin["rfc4716"], lines[start + 1 : end - 1]))
             else:
@@ -157,7 +157,7 @@ def contains_all(existing: str, wanted: Sequence[str]) -> bool:
 
 def rsa_bits(line: str) -> int | None:
     """Return the length of the RSA key on a line of authorized_keys, None for a key of another type."""
-    match = KEY_LINE.fullmatch(line)
+    match = re.fullmatch(KEY_LINE, line)
     if match is None or match["type"] != "ssh-rsa":
         return None
     *_, modulus = _strings(_decode(match["base64"]))
@@ -165,16 +165,17 @@ def rsa_bits(line: str) -> int | None:
 
 
 def _identity(line: str) -> tuple[str, str]:
-    match = KEY_LINE.fullmatch(line.strip(" \t\r"))  # sshd passes over no other blanks, such as one that does not break
+    # sshd passes over no other blanks, such as one that does not break.
+    match = re.fullmatch(KEY_LINE, line.strip(" \t\r"))
     return (match["options"] or "", match["base64"]) if match else ("", line)
 
 
 def _end_of_line(lines: list[str], start: int) -> int:
     """Return the index after a key's last line: bare base64 continues a key that has no comment yet."""
     end = start + 1
-    piece = KEY_LINE.fullmatch(lines[start])
-    while piece and piece["comment"] is None and end < len(lines) and not KEY_LINE.fullmatch(lines[end]):
-        piece = CONTINUATION.fullmatch(lines[end])
+    piece = re.fullmatch(KEY_LINE, lines[start])
+    while piece and piece["comment"] is None and end < len(lines) and not re.fullmatch(KEY_LINE, lines[end]):
+        piece = re.fullmatch(CONTINUATION, lines[end])
         end += piece is not None
     return end
 
@@ -190,7 +191,7 @@ def _end_of_block(lines: list[str], start: int) -> int:
 
 def _from_line(line: str) -> Iterator[str]:
     """Yield the key of a line, and those that were joined to it where a line break was lost."""
-    match = KEY_LINE.fullmatch(line)
+    match = re.fullmatch(KEY_LINE, line)
     if match is None:
         private = PRIVATE_KEY in line or line.startswith("PuTTY-User-Key-File")
         raise ValueError(PRIVATE if private else "it is not an OpenSSH public key")

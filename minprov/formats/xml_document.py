@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 512 * 1024
 MAX_MARKUP = 10_000  # tags and attributes
 # expat copies the namespace's URI into every name, so a long URI used often makes gigabytes of a small document.
-LONG_NAMESPACE = re.compile(rb"""xmlns(?::[^\s=:]*)?\s*=\s*(?:"[^"]{129}|'[^']{129})""")
+LONG_NAMESPACE = rb"""xmlns(?::[^\s=:]*)?\s*=\s*(?:"[^"]{129}|'[^']{129})"""
 
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}  # XML Schema part 2 §3.2.2.1
 
@@ -47,7 +47,7 @@ def new_parser(target: object = None) -> XMLParser:
 
 def feed(parser: XMLParser, data: bytes, malformed: Reason) -> Any:  # noqa: ANN401 - what the parser's target returns
     """Return what `parser` makes of the document."""
-    if len(data) > MAX_BYTES or data.count(b"<") + data.count(b"=") > MAX_MARKUP or LONG_NAMESPACE.search(data):
+    if len(data) > MAX_BYTES or data.count(b"<") + data.count(b"=") > MAX_MARKUP or re.search(LONG_NAMESPACE, data):
         raise ProvisioningError(malformed, detail="it is larger or more intricate than the platform's documents are")
     if b"\0" in data:  # expat would take it for UTF-16; in UTF-8 it is no XML
         raise ProvisioningError(malformed, detail="it is not UTF-8")

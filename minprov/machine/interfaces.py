@@ -19,7 +19,7 @@ VF_DRIVERS = frozenset({"mlx4_core", "mlx5_core", "mana"})
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 DEFAULT, WIRESERVER = "00000000", "10813FA8"  # destinations as /proc/net/route has them
 # In their order: systemd.link(5), nm-settings-keyfile(5), ifcfg, udev(7).
-BY_ADDRESS = re.compile(
+BY_ADDRESS = (
     r"""(?im)(?:^[ \t]*(?:(?:Permanent)?MACAddress|mac-address|HWADDR)[ \t]*=|ATTRS?\{address\}==)"""
     r"""[ \t]*["']?[ \t]*([0-9a-f:. \t-]+)"""
 )
@@ -94,7 +94,7 @@ def _foreign_names(directory: str, start: str, end: str, present: set[str]) -> I
                 # A FIFO, opened so, has no writer to wait for.
                 descriptor = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
                 with open(descriptor, encoding="utf-8", errors="replace") as stream:
-                    listed = BY_ADDRESS.findall(stream.read(1 << 16))
+                    listed = re.findall(BY_ADDRESS, stream.read(1 << 16))
                 wanted = {item.replace("-", ":").lower() for items in listed for item in items.split()}
                 if wanted and not wanted & present:
                     yield f"{directory}/{name} names a NIC by a hardware address that none has: {min(wanted)}"

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
 from minprov import __version__
-from minprov.deferred import deferred, patterns_deferred, without
+from minprov.deferred import classes_deferred, deferred, patterns_deferred, without
 from minprov.errors import ProvisioningError
 from minprov.limits import ATTEMPT_LIMIT, CONNECT_LIMIT, READ_LIMIT, SHORTEST_DELAY
 from minprov.network.retry import AttemptFailed, Endpoint
@@ -44,7 +44,7 @@ UNUSED = (
     *("http.server", "idna", "inspect", "mimetypes", "netrc", "pathlib", "random", "shlex", "textwrap", "traceback"),
     *("urllib.request", "uuid"),
 )
-with deferred(*UNUSED), without("ssl"), patterns_deferred():
+with deferred(*UNUSED), without("ssl"), patterns_deferred(), classes_deferred():
     import aiohttp
     from aiohttp.client_proto import ResponseHandler
 

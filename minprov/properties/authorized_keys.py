@@ -7,6 +7,7 @@ trusted: each step down is taken from an open directory and follows no link.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ async def converge(system: System, action: WriteAuthorizedKeys) -> None:
 
 async def _ask(system: System, action: WriteAuthorizedKeys) -> list[Settings] | None:
     answers = await ask_sshd(system, action.username, action.groups)
-    keys = [Key(found["type"], rsa_bits(key)) for key in action.keys if (found := KEY_LINE.fullmatch(key))]
+    keys = [Key(found["type"], rsa_bits(key)) for key in action.keys if (found := re.fullmatch(KEY_LINE, key))]
 
     def obstacle_of(settings: Settings, groups: set[str]) -> Obstacle | None:
         found = key_obstacle(settings, action.username, groups, keys, password=action.with_password)
@@ -104,7 +105,7 @@ def _revocation(system: System, settings: Settings, keys: Sequence[str]) -> Obst
     revoked = system.read(path)
     if revoked is None:
         return Obstacle(Reason.KEYS_NOT_ACCEPTED, "RevokedKeys", f"{path}, which is not there")
-    found = [KEY_LINE.fullmatch(key) for key in keys]
+    found = [re.fullmatch(KEY_LINE, key) for key in keys]
     if all(key and key["base64"].encode() in revoked for key in found):
         return Obstacle(Reason.KEYS_NOT_ACCEPTED, "RevokedKeys", f"{path}, which has the keys")
     return None

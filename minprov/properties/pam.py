@@ -48,7 +48,7 @@ PAM_REFUSALS = frozenset({6, 7, 11, 12, 13, 28})
 """Permission denied, authentication failure, too many tries, new password required, account expired, no such module."""
 NOBODY = 65534
 ACCESS = "/etc/security/access.conf"
-NETWORK = re.compile(r"(?<![\w.:/])[0-9]{1,3}(?:\.[0-9]{1,3}){0,3}(?![\w:])")
+NETWORK = r"(?<![\w.:/])[0-9]{1,3}(?:\.[0-9]{1,3}){0,3}(?![\w:])"
 OF_A_HOST = ("9", "9", "9")
 MAX_HOSTS = 32
 
@@ -157,7 +157,7 @@ def read_stack(system: System, service: str, kind: str, depth: int = 0) -> Itera
 def hosts_named(system: System) -> list[str]:
     """Return an address in each of the networks to which pam_access may admit more than to others: access.conf(5)."""
     lines = (line for line in system.read_text(ACCESS).splitlines() if not line.startswith("#"))
-    networks = [found.split(".") for line in lines for found in NETWORK.findall(line.rpartition(":")[2])]
+    networks = [found.split(".") for line in lines for found in re.findall(NETWORK, line.rpartition(":")[2])]
     padded = [[*octets, *OF_A_HOST][:4] for octets in networks]
     return [".".join((*first, OF_A_HOST[0] if last == "0" else last)) for *first, last in padded][:MAX_HOSTS]
 

@@ -30,7 +30,7 @@ ASIDE = 'mount -n -t tmpfs none /run && mkdir /run/sshd && ssh-keygen -q -t ed25
 ASIDE_KEY = "/run/key"
 # What sshd says of each key when it is asked for details; of those at its default places that it cannot load it says
 # nothing otherwise: sshd.c.
-LOADED_KEY = re.compile(r"private host key #([0-9]+): (\S+)")
+LOADED_KEY = r"private host key #([0-9]+): (\S+)"
 
 
 class Settings:
@@ -188,7 +188,7 @@ async def _ask(
     for line in printed.splitlines():
         name, _, value = line.partition(" ")
         values.setdefault(name.lower(), []).append(value.strip())
-    loaded = {key[1]: key[2] for line in values.pop("debug1:", ()) if (key := LOADED_KEY.match(line))}
+    loaded = {key[1]: key[2] for line in values.pop("debug1:", ()) if (key := re.match(LOADED_KEY, line))}
     numbered = [(str(number), path) for number, path in enumerate(values.get("hostkey", ())) if path != ASIDE_KEY]
     return values, {path: loaded[number] for number, path in numbered if number in loaded}
 
