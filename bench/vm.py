@@ -44,12 +44,16 @@ SETTLED = "until systemctl is-system-running --wait | grep -qx 'running\\|degrad
 AZURE_INIT = ("azure-init", "--version", "0.1.1", "--locked", "--root", PROJECT / "build/azure-init")
 
 
+# The platform's documents have it in every VM that has a password, and the media then says all that there is.
+PASSWORDS = {"disable-password-authentication": False}
+
+
 class Agent(NamedTuple):
     """A provisioner: the guest that has it, its units, the first of which starts first, and what its VM is without."""
 
     recipe: Recipe
     units: tuple[str, ...]
-    vm: Mapping[str, object] = {}
+    vm: Mapping[str, object] = PASSWORDS
 
 
 AGENTS = {

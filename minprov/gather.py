@@ -95,8 +95,9 @@ class Sources:
         self._result.media = self._result.imds = self._result.goal_state = NOT_ANSWERED
         self._media = self._start(self._read_media())
         self._transport = self._start(self._open_transport())
-        self._instance = self._start(self._fetch_instance())
+        # Asked first, as Ready always waits for it.
         self._goal_state = self._start(self._fetch_goal_state())
+        self._instance = self._start(self._fetch_instance())
         return self
 
     async def __aexit__(
