@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # With these a run tells nobody, or is none.
 TELLS_NOBODY = frozenset({"--dry-run", "--emulated", "--help", "-h", "--version"})
 STDERR = 2
-EX_SOFTWARE = 70  # os.EX_SOFTWARE
+EX_SOFTWARE, EX_OSERR = 70, 71  # os.EX_SOFTWARE, os.EX_OSERR
+SHORTAGE = "too little memory, processes or open files"  # Reason.NO_RESOURCES.phrase
 MODULE_SIZE = 1 << 17  # nearly all are smaller
 
 
@@ -35,7 +36,7 @@ def main() -> NoReturn:
         if sys.argv[1:] or not _already_provisioned():
             status = _run(sys.argv[1:])
     except MemoryError:  # while another one was being told
-        status = EX_SOFTWARE
+        status = EX_OSERR
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # nobody reads, or there is no room: no failure of the run
             stream.flush()
@@ -94,20 +95,23 @@ def _hand_over(defect: Exception, last_resort: LastResort | NoLastResort) -> int
     """Say what has ended the run, have it told by the last resort, and return the exit status."""
     phrase, detail, status = "unhandled exception", f"{type(defect).__name__}: {defect}"[:200], EX_SOFTWARE
     with suppress(Exception):  # it may be that nothing more can be loaded
-        from minprov.errors import Reason
-        from minprov.machine.shortage import find_shortage
+        try:
+            from minprov.errors import Reason
+            from minprov.machine.shortage import find_shortage
 
-        if shortage := find_shortage(defect):
-            reason, detail = Reason.NO_RESOURCES, shortage
-        elif isinstance(defect, ImportError):
-            reason, detail = Reason.NOT_LOADED, str(defect)[:200]
-        else:
-            import traceback
+            if shortage := find_shortage(defect):
+                reason, detail = Reason.NO_RESOURCES, shortage
+            elif isinstance(defect, ImportError):
+                reason, detail = Reason.NOT_LOADED, str(defect)[:200]
+            else:
+                import traceback
 
-            traceback.print_exc()
-            reason = Reason.INTERNAL
-        phrase, status = reason.phrase, reason.exit_status
-        sys.stderr.write(f"minprov: {phrase}: {detail}\n{reason.action}\n")
+                traceback.print_exc()
+                reason = Reason.INTERNAL
+            phrase, status = reason.phrase, reason.exit_status
+            sys.stderr.write(f"minprov: {phrase}: {detail}\n{reason.action}\n")
+        except MemoryError:  # of which there is too little to look into it
+            phrase, detail, status = SHORTAGE, "not even for the reason", EX_OSERR
     last_resort.hand_over(phrase, detail)
     return status
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import subprocess
 import sys
 
 import pytest
 
+from minprov.__main__ import SHORTAGE
+from minprov.errors import Reason
 from minprov.machine.shortage import find_shortage
 
 # What a process of its own finds with a limit on the memory that it has, all but taken.
@@ -96,3 +99,24 @@ def test_the_exit_status_does_not_depend_on_the_streams(arguments: list[str], st
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
+
+
+FULL = """
+import sys
+
+class Full:
+    def find_spec(self, name, *_):
+        if name in ("minprov.cli", "minprov.machine.shortage"):
+            raise MemoryError
+
+sys.meta_path.insert(0, Full())
+sys.argv[1:] = ["--dry-run"]
+from minprov.__main__ import main
+main()
+"""
+
+
+def test_too_little_memory_to_find_out_that_there_is_too_little_is_no_defect() -> None:
+    ended = subprocess.run([sys.executable, "-c", FULL], check=False, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (os.EX_OSERR, b"")
+    assert Reason.NO_RESOURCES.phrase == SHORTAGE
